@@ -1,0 +1,1 @@
+"""The built-in components: one class with a nested `Config` per file, one folder per kind."""

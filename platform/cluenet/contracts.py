@@ -1,0 +1,193 @@
+"""One small abstract class per kind of component: what a third party implements, and what the platform may assume.
+
+A component is built by `config.build(**runtime)`, which calls `cls(config, **runtime)`. `version` is an integer to raise
+when the component's output changes for the same settings; it is part of every fingerprint.
+Torch appears here only in annotations: importing this module loads neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from cluenet.records import Example, Frames, Quarantined
+from cluenet.registry import ComponentConfig
+from cluenet.steps import setting
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+
+class Component(ABC):
+    """Base of all kinds. `Config` is replaced by each class's own."""
+
+    Config: ClassVar[type[ComponentConfig]] = ComponentConfig
+    name: ClassVar[str] = ""
+    kind: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+
+    def __init__(self, config: ComponentConfig):
+        self.config = config
+
+
+# ------------------------------------------------------------------------------------------------ data
+
+
+class Dataset(Component):
+    """Examples of one split, in a fixed order."""
+
+    class Config(ComponentConfig):
+        split: str = Field("train", description="Which split of the dataset to use.")
+        max_samples: int | None = Field(None, ge=1, description="Keep only the first so many questions.")
+        weight: float = setting(1.0, "stage1", gt=0, description="How often its clips are drawn, relative to their number.")
+
+    @abstractmethod
+    def rows(self) -> Iterator[Example | Quarantined]:
+        """Every row of the split, in a fixed order, before `max_samples`: usable ones, and bad ones with the reason.
+
+        Raises DataError (file, what is wrong, next step) when the dataset as a whole cannot be read.
+        """
+
+    @abstractmethod
+    def sources(self) -> list[str]:
+        """What the rows depend on besides the settings, as stable text: for files, their content hash."""
+
+
+class ClueSource(Component):
+    """Brings clues and a reasoning chain to examples that may have none."""
+
+    @abstractmethod
+    def attach(self, example: Example) -> Example:
+        """The example with this source's clues, or with `clues=None` where it has none for it."""
+
+    def sources(self) -> list[str]:
+        """What the clues depend on besides the settings, as stable text."""
+        return []
+
+
+class VideoFile(ABC):
+    """One opened video. Closed by `close` or by leaving its `with` block. All readers agree on every value here:
+    rotation is already applied to `width`, `height` and pixels; times start at 0 with the first frame shown."""
+
+    seconds_F: np.ndarray  # float64 [F], presentation time of every frame, ascending
+    duration_seconds: float
+    width: int
+    height: int
+
+    @abstractmethod
+    def frames(self, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
+        """uint8 RGB [len(indices), height, width, 3] of the frames with these numbers (ascending, repeats allowed).
+
+        `size` (height, width) resizes while decoding; None keeps the file's size. Raises MediaError.
+        """
+
+    def close(self) -> None:  # noqa: B027  (a reader without handles needs none)
+        """Free the decoder."""
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Reader(Component):
+    """Opens videos: files, and folders of numbered frame images."""
+
+    @abstractmethod
+    def open(self, path: str, *, fps: float | None = None) -> VideoFile:
+        """Raises MediaError with reason missing, empty, no_video_stream or corrupt."""
+
+
+class Sampler(Component):
+    """Chooses the frames of a clip. It never sees the question, so that a clip is decoded once for all of them."""
+
+    @abstractmethod
+    def sample(self, video: VideoFile, first: int, last: int) -> list[int]:
+        """Frame numbers within `first..last` inclusive (the clip), ascending, never empty.
+
+        `video` serves those that look at content (`video.frames(..., size=(h, w))`) or time (`video.seconds_F`).
+        """
+
+
+# ----------------------------------------------------------------------------------------------- model
+
+
+class Backbone(Component):
+    """Makes, or finds, a folder in Hugging Face layout that `cluenet.model.vlm.VisionLanguageModel` can load."""
+
+    def pretrain(self, context: PretrainContext) -> Path:
+        """The folder to load. A backbone without a pretraining of its own returns what it has on disk."""
+        raise NotImplementedError
+
+    def sources(self) -> list[str]:
+        """What the weights depend on besides the settings: a hub commit, the hash of an index file."""
+        return []
+
+
+class PretrainContext(ABC):
+    """What the platform hands to `Backbone.pretrain`."""
+
+    folder: Path  # empty folder of this step, to write into
+    seed: int
+    clue_words: int  # words per clue, so that the tokenizer can hold them
+
+    @abstractmethod
+    def examples(self) -> Sequence[Example]:
+        """The training split's examples, and nothing else: a tokenizer fitted here has not seen validation or test."""
+
+    @abstractmethod
+    def frames(self, example: Example) -> Frames:
+        """Prepared frames of a training example's clip."""
+
+    @abstractmethod
+    def progress(self, done: int, total: int, **values: float) -> None:
+        """Show how far the step is."""
+
+
+class ClueExtractor(Component):
+    """Reads clues off the video for a question. A torch module; see `cluenet.model.clues` for the tensors.
+
+    runtime: `width` D of the backbone, `words` W per clue, `layers` of the decoder.
+    """
+
+    slots: int  # K, 0 for none
+    layer: int  # clue layer l_c in 0..layers: its input is what `extract` gets
+
+    @abstractmethod
+    def query_embeddings(self) -> torch.Tensor:
+        """[K, D] learned embeddings that stand after the question stem in the extraction pass."""
+
+    @abstractmethod
+    def extract(self, query_BQKD: torch.Tensor, visual_BND: torch.Tensor) -> Any:
+        """States at the clue layer -> `cluenet.model.clues.ClueStates` (slot states, attention)."""
+
+
+class ClueFilter(Component):
+    """Scores and keeps clues. It sees neither options nor answer.
+
+    runtime: `width` D of the backbone, `words` W per clue.
+    """
+
+    learned: ClassVar[bool] = False  # has a gate that a loss trains
+
+    @abstractmethod
+    def gate_logits(self, clues_BQKWD: torch.Tensor, stem_BQD: torch.Tensor) -> torch.Tensor:
+        """[B, Q, K] scores before the sigmoid, from displayed words and the question stem."""
+
+    @abstractmethod
+    def keep(self, gate_BQK: torch.Tensor, present_BQK: torch.Tensor, *, seed: int) -> torch.Tensor:
+        """Bool [B, Q, K]: which clues the reasoner gets. Empty slots (`present` False) are never kept."""
+
+
+class Reasoner(Component):
+    """Decides what the answer pass sees."""
+
+    sees_video: ClassVar[bool]
+    sees_clues: ClassVar[bool]
