@@ -132,7 +132,7 @@ class _Registries:
         self.sampler: Registry[Any] = Registry("sampler", "prepare")
         self.backbone: Registry[Any] = Registry("backbone", "pretrain")
         self.clue_extractor: Registry[Any] = Registry("clue_extractor", "stage1")
-        self.clue_filter: Registry[Any] = Registry("clue_filter", "stage1")
+        self.clue_filter: Registry[Any] = Registry("clue_filter", "stage2")
         self.reasoner: Registry[Any] = Registry("reasoner", "stage1")
 
     def kinds(self) -> dict[str, Registry[Any]]:

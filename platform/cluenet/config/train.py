@@ -1,0 +1,106 @@
+"""`train:` — optimisation of both stages, checkpoints, workers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from cluenet.config.base import Section
+from cluenet.steps import Step, setting
+
+
+class Losses(Section):
+    """Weights of the loss terms; 0 switches a term off. Terms without labels in a batch are masked and counted."""
+
+    answer: float = Field(1.0, ge=0, description="Cross-entropy of the right answer.")
+    chain: float = Field(0.0, ge=0, description="Cross-entropy of the reasoning chain, given the clues.")
+    concept: float = Field(0.0, ge=0, description="Cross-entropy of the clue words of every slot.")
+    attention: float = Field(0.0, ge=0, description="Cross-entropy of slot attention against where the clue is seen.")
+    filter: float = Field(0.0, ge=0, description="Cross-entropy of the filter's gate against measured usefulness.")
+
+
+class Stage(Section):
+    steps: int = Field(ge=0, description="Optimiser steps; 0 skips the stage.")
+    clues: Literal["truth", "own"] = Field(description="Whose clues the reasoner reads: ground truth, or the model's own.")
+    coupled: bool = Field(False, description="Let the answer and chain losses reach the clue extractor.")
+    clips_per_batch: int = Field(16, ge=1, description="Clips of one optimiser step, over all workers.")
+    questions_per_clip: int = Field(6, ge=1, description="Questions asked about each clip of a batch.")
+    accumulate: int = Field(1, ge=1, description="Micro-batches a batch is split into, to save memory.")
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: Muon for 2-D hidden matrices, AdamW for the rest.")
+    lr: float = Field(1e-5, gt=0, description="Peak learning rate of the optimizer named above.")
+    adamw_lr: float = Field(1.5e-3, gt=0, description="With muon: peak learning rate of the AdamW part.")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's moment decays.")
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay.")
+    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
+    final_lr_fraction: float = Field(0.05, ge=0, le=1, description="The cosine ends at this fraction of the peak.")
+    clip_norm: float = Field(1.0, gt=0, description="Largest gradient norm.")
+    losses: Losses = Field(default_factory=lambda: Losses(), description="Weights of the loss terms.")
+
+
+class Stage1(Stage):
+    """Decoupled supervision: extraction and reasoning are taught apart, on ground-truth clues."""
+
+    clues: Literal["truth", "own"] = Field("truth", description=Stage.model_fields["clues"].description)
+    losses: Losses = Field(
+        default_factory=lambda: Losses(answer=1, chain=1, concept=2, attention=0.5), description="Weights of the loss terms."
+    )
+
+
+class Stage2(Stage):
+    """Inference supervision: the answer is taught on the model's own filtered clues."""
+
+    clues: Literal["truth", "own"] = Field("own", description=Stage.model_fields["clues"].description)
+    coupled: bool = Field(True, description=Stage.model_fields["coupled"].description)
+    losses: Losses = Field(
+        default_factory=lambda: Losses(answer=1, chain=0.5, concept=2, attention=0.5, filter=0.2),
+        description="Weights of the loss terms.",
+    )
+
+
+class Resources(Section):
+    cpu: float = setting(1, "none", description="CPUs of one training worker; torch uses as many threads.", gt=0)
+    gpu: float = setting(0, "none", description="GPUs of one training worker.", ge=0)
+
+
+class CheckpointSettings(Section):
+    every: int = setting(100, "none", description="Optimiser steps between checkpoints.", ge=1)
+    keep: int = setting(2, "none", description="Checkpoints kept besides the best one.", ge=1)
+
+
+class Validation(Section):
+    every: int = setting(100, "stage1", description="Optimiser steps between validations; the last step always validates.", ge=1)
+    max_clips: int | None = setting(60, "stage1", description="Clips used for it; null: all.", ge=1)
+    metric: str = setting("accuracy", "stage1", description="What the best checkpoint has most of.")
+    patience: int | None = setting(
+        None, "stage1", description="Stop a stage after so many validations without a better one; null: never.", ge=1
+    )
+
+
+class TrainSection(Section):
+    workers: int = setting(1, "none", description="Training processes; the batch is split among them.", ge=1)
+    resources: Resources = Field(default_factory=Resources, description="What one worker gets.")
+    strategy: Literal["ddp"] = setting("ddp", "none", description="How workers share the model.")
+    precision: Literal["fp32", "bf16"] = setting("fp32", "stage1", description="bf16: autocast, weights stay fp32.")
+    stage1: Stage1 = Field(default_factory=lambda: Stage1(steps=1000), description="Decoupled supervision.")
+    stage2: Stage2 = Field(default_factory=lambda: Stage2(steps=250), description="Inference supervision.")
+    checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings, description="What is kept on disk.")
+    validation: Validation = Field(default_factory=Validation, description="Validation during training.")
+    max_failures: int = setting(3, "none", description="Worker losses survived before giving up.", ge=0)
+    report_to: tuple[Literal["tensorboard"], ...] = setting(
+        ("tensorboard",), "none", description="Trackers besides logging.jsonl."
+    )
+
+    @model_validator(mode="after")
+    def _batches_split_evenly(self) -> TrainSection:
+        for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
+            parts = self.workers * stage.accumulate
+            if stage.steps and stage.clips_per_batch % parts:
+                raise ValueError(
+                    f"{name}.clips_per_batch is {stage.clips_per_batch}, not a multiple of workers x accumulate = {parts}"
+                )
+        return self
+
+
+STAGE_STEP: dict[type[Stage], Step] = {Stage1: "stage1", Stage2: "stage2"}
+"""Every leaf of a stage affects that stage's step."""

@@ -1,0 +1,119 @@
+"""A recipe: one YAML file that says everything about a run. `load` reads it, with `extends:` and `key.path=value`
+overrides, and reports every problem at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from cluenet.config.base import Section
+from cluenet.config.data import DataSection
+from cluenet.config.evaluate import EvaluateSection
+from cluenet.config.model import ModelSection
+from cluenet.config.train import TrainSection
+from cluenet.errors import Problem, RecipeError
+from cluenet.plugins import load_components
+from cluenet.problems import problems_of
+from cluenet.steps import setting
+
+
+class Recipe(Section):
+    version: Literal[1] = setting(1, "none", description="Version of the recipe format.")
+    name: str = setting("run", "none", description="First part of the run folder's name.", pattern=r"^[\w.-]+$")
+    seed: int = setting(0, "pretrain", description="Seed of everything random.", ge=0)
+    extends: str | None = setting(
+        None, "none", description="Another recipe, relative to this file: maps merge deeply, lists are replaced."
+    )
+    plugins: tuple[str, ...] = setting((), "none", description="Modules to import besides installed entry points.")
+    store: str = setting("~/.cache/cluenet", "none", description="Where prepared data and bases are shared.")
+    runs: str = setting("runs", "none", description="Folder in which run folders are made.")
+    data: DataSection = Field(default_factory=DataSection, description="Questions, videos, frames, clues.")
+    model: ModelSection = Field(default_factory=ModelSection, description="Backbone and components.")
+    train: TrainSection = Field(default_factory=TrainSection, description="Optimisation.")
+    evaluate: EvaluateSection = Field(default_factory=EvaluateSection, description="Scoring.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting with its value; `Recipe.from_dict` is the inverse."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, file: str = "recipe") -> Recipe:
+        """Raises RecipeError with every problem, PluginError when a plug-in cannot be imported."""
+        plugins = values.get("plugins") or ()
+        load_components(plugins if isinstance(plugins, (list, tuple)) else ())
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise RecipeError(file, problems_of(error, cls, values)) from None
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in `path` with `key.path=value` overrides applied. Raises RecipeError or PluginError."""
+    values = read_values(Path(path))
+    for override in overrides:
+        _override(values, override)
+    return Recipe.from_dict(values, file=str(path))
+
+
+def read_values(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The YAML as a dict, merged over what it extends."""
+    if path.resolve() in seen:
+        raise RecipeError(str(path), [Problem("extends", f"recipes extend each other in a circle: {path}")])
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        near = ", ".join(sorted(str(other) for other in path.parent.glob("*.yaml"))) or "none"
+        raise RecipeError(str(path), [Problem("", f"no such file. YAML files in {path.parent}: {near}")]) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(str(path), [Problem("", f"cannot be read as YAML: {error}")]) from None
+    if not isinstance(values, dict):
+        raise RecipeError(str(path), [Problem("", f"a recipe is a map of settings, not {type(values).__name__}")])
+    if isinstance(base := values.get("extends"), str):
+        values = merge(read_values(path.parent / base, (*seen, path.resolve())), values)
+    return values
+
+
+def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """`top` over `base`: maps deeply, everything else replaced. A component under another name starts afresh."""
+    result = dict(base)
+    for key, value in top.items():
+        old = result.get(key)
+        deep = isinstance(old, Mapping) and isinstance(value, Mapping)
+        other_component = deep and "name" in value and value["name"] != old.get("name")
+        result[key] = merge(old, value) if deep and not other_component else value
+    return result
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise RecipeError("command line", [Problem("", f"{override!r} is not key.path=value")])
+    *parents, last = path.split(".")
+    here: Any = values
+    for depth, part in enumerate(parents):
+        if isinstance(here, dict) and isinstance(here.get(part), str):
+            here[part] = {"name": here[part]}  # `sampler: uniform` given an option
+        try:
+            here = here[int(part)] if isinstance(here, list) else here.setdefault(part, {})
+        except (IndexError, ValueError, AttributeError):
+            raise RecipeError("command line", [Problem(".".join(parents[: depth + 1]), "no such setting")]) from None
+    try:
+        if isinstance(here, list):
+            here[int(last)] = yaml.safe_load(text)
+        else:
+            here[last] = yaml.safe_load(text)
+    except (IndexError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise RecipeError("command line", [Problem(path, f"cannot be set to {text!r}: {error}")]) from None
+
+
+def json_schema() -> dict[str, Any]:
+    """For editors: every section, every registered component and its settings."""
+    load_components()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
