@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+
+    from cluenet.model.clues import ClueStates
 
 
 class Component(ABC):
@@ -152,42 +154,50 @@ class PretrainContext(ABC):
 
 
 class ClueExtractor(Component):
-    """Reads clues off the video for a question. A torch module; see `cluenet.model.clues` for the tensors.
+    """Reads clues off the video for a question. runtime: `width` D and number of decoder `layers` of the backbone.
 
-    runtime: `width` D of the backbone, `words` W per clue, `layers` of the decoder.
+    With `layer` None it learns nothing: its clues are the labels' (slots > 0) or there are none (slots 0), and the two
+    methods are never called. Otherwise it is a torch module.
     """
 
     slots: int  # K, 0 for none
-    layer: int  # clue layer l_c in 0..layers: its input is what `extract` gets
+    words: int  # W per clue
+    layer: int | None  # clue layer l_c in 1..layers: the input of that decoder layer is what `extract` gets
 
-    @abstractmethod
     def query_embeddings(self) -> torch.Tensor:
         """[K, D] learned embeddings that stand after the question stem in the extraction pass."""
+        raise NotImplementedError
 
-    @abstractmethod
-    def extract(self, query_BQKD: torch.Tensor, visual_BND: torch.Tensor) -> Any:
-        """States at the clue layer -> `cluenet.model.clues.ClueStates` (slot states, attention)."""
+    def extract(self, query_BQKD: torch.Tensor, visual_BND: torch.Tensor, visual_mask_BN: torch.Tensor) -> ClueStates:
+        """States of query tokens and visual tokens at the clue layer -> the slots' words and attention."""
+        raise NotImplementedError
 
 
 class ClueFilter(Component):
     """Scores and keeps clues. It sees neither options nor answer.
 
-    runtime: `width` D of the backbone, `words` W per clue.
+    With `learned` it is a torch module; runtime is then `width` D of the backbone and `words` W per clue.
     """
 
-    learned: ClassVar[bool] = False  # has a gate that a loss trains
+    learned: ClassVar[bool] = False  # has a gate that the filter loss trains
 
     @abstractmethod
-    def gate_logits(self, clues_BQKWD: torch.Tensor, stem_BQD: torch.Tensor) -> torch.Tensor:
-        """[B, Q, K] scores before the sigmoid, from displayed words and the question stem."""
+    def gate_logits(self, clues_BQKWD: torch.Tensor, stem_BQD: torch.Tensor) -> torch.Tensor | None:
+        """[B, Q, K] scores before the sigmoid, from displayed words and the question stem; None without a gate."""
 
     @abstractmethod
-    def keep(self, gate_BQK: torch.Tensor, present_BQK: torch.Tensor, *, seed: int) -> torch.Tensor:
+    def keep(self, gate_BQK: torch.Tensor | None, present_BQK: torch.Tensor, *, seed: int) -> torch.Tensor:
         """Bool [B, Q, K]: which clues the reasoner gets. Empty slots (`present` False) are never kept."""
 
 
 class Reasoner(Component):
-    """Decides what the answer pass sees."""
+    """Decides what the answer pass sees, and how options are scored."""
+
+    class Config(ComponentConfig):
+        scoring: Literal["letters", "likelihood"] = Field(
+            "letters",
+            description="letters: options stand in the prompt, their letters are scored; likelihood: their own words are.",
+        )
 
     sees_video: ClassVar[bool]
     sees_clues: ClassVar[bool]

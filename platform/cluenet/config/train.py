@@ -37,6 +37,12 @@ class Stage(Section):
     clip_norm: float = Field(1.0, gt=0, description="Largest gradient norm.")
     losses: Losses = Field(default_factory=lambda: Losses(), description="Weights of the loss terms.")
 
+    @model_validator(mode="after")
+    def _ground_truth_has_no_gradient(self) -> Stage:
+        if self.clues == "truth" and self.coupled:
+            raise ValueError("coupled needs `clues: own`: ground-truth clues carry no gradient to the extractor")
+        return self
+
 
 class Stage1(Stage):
     """Decoupled supervision: extraction and reasoning are taught apart, on ground-truth clues."""

@@ -1,0 +1,47 @@
+"""A pretrained multimodal language model from a Hugging Face folder or hub id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from pydantic import Field
+
+from cluenet.contracts import Backbone, PretrainContext
+from cluenet.errors import CheckpointError
+from cluenet.records import content_hash
+from cluenet.registry import ComponentConfig, register
+
+
+@register.backbone("hf_vlm")
+class HuggingFaceVLM(Backbone):
+    """A checkpoint in Hugging Face layout (see `cluenet.model.families` for the families): a local folder or a hub id."""
+
+    class Config(ComponentConfig):
+        path: str = Field(description="Folder, or hub id such as Qwen/Qwen3-VL-2B-Instruct.")
+        revision: str | None = Field(None, description="Commit, tag or branch of the hub id.")
+
+    def pretrain(self, context: PretrainContext) -> Path:
+        return self._folder()
+
+    def sources(self) -> list[str]:
+        """Configs and weight indices by content, weight files by size: never 16 GB read to name them."""
+        folder = self._folder()
+        small = sorted(folder.glob("*.json"))
+        weights = sorted(folder.glob("*.safetensors"))
+        return [content_hash([(f.name, f.read_text()) for f in small], [(f.name, f.stat().st_size) for f in weights])]
+
+    def _folder(self) -> Path:
+        local = Path(self.config.path).expanduser()
+        if (local / "config.json").is_file():
+            return local
+        if local.exists():
+            raise CheckpointError(f"model.backbone.path: {local} has no config.json; it is not a checkpoint folder.")
+        try:
+            return Path(snapshot_download(self.config.path, revision=self.config.revision))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, ValueError, OSError) as error:
+            raise CheckpointError(
+                f"model.backbone.path: {self.config.path!r} is neither a folder here nor a hub id that can be had "
+                f"({type(error).__name__}). Give a folder, or download it first: hf download {self.config.path}"
+            ) from error

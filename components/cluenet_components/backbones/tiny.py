@@ -1,0 +1,88 @@
+"""A small backbone of a real architecture, schooled on the training split, for laptops, tests and the quickstart."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from cluenet.contracts import Backbone, PretrainContext
+from cluenet.errors import SupervisionError
+from cluenet.model import pretraining
+from cluenet.model.tiny import fit_tokenizer, new_model
+from cluenet.records import Example
+from cluenet.registry import ComponentConfig, register
+
+
+@register.backbone("tiny")
+class TinyBackbone(Backbone):
+    """A from-config `transformers` model with a tokenizer fitted on the training split, and a short pretraining:
+    naming what is in a patch, then copying the letter of a stated answer. Saved as an ordinary Hugging Face folder."""
+
+    class Config(ComponentConfig):
+        family: str = Field("qwen3_vl", pattern="^qwen3_vl$", description="Architecture, as `model_type` names it.")
+        hidden: int = Field(128, ge=32, multiple_of=32, description="Width of the decoder.")
+        layers: int = Field(5, ge=2, description="Decoder layers.")
+        heads: int = Field(4, ge=1, description="Attention heads; the width of one must be at least 16.")
+        vision_hidden: int = Field(64, ge=16, multiple_of=16, description="Width of the vision tower.")
+        vision_layers: int = Field(1, ge=1, description="Layers of the vision tower.")
+        patch: int = Field(8, ge=4, description="Patch side in pixels; 2 x 2 patches make one visual token.")
+        max_words: int = Field(8000, ge=16, description="Vocabulary: the most frequent words of the training split.")
+        blocks: int = Field(32, ge=1, description="Time labels in the vocabulary: the most temporal blocks a clip can have.")
+        perception_steps: int = Field(80, ge=0, description="Steps of naming what is in a patch, from located clues.")
+        copy_steps: int = Field(105, ge=0, description="Steps of copying the letter of a stated answer.")
+        copy_questions: int = Field(256, ge=16, multiple_of=16, description="Questions of one copying step.")
+        perception_clips: int = Field(1500, ge=1, description="Training clips that perception is taught on.")
+
+    def pretrain(self, context: PretrainContext) -> Path:
+        examples = context.examples()
+        tokenizer = fit_tokenizer(_texts(examples), blocks=self.config.blocks, max_words=self.config.max_words)
+        sizes = self.config.model_dump(include={"family", "hidden", "layers", "heads", "vision_hidden", "vision_layers", "patch"})
+        vlm = new_model(tokenizer, **sizes, seed=context.seed)
+        vlm.train()
+        total = self.config.perception_steps + self.config.copy_steps
+        if self.config.perception_steps:
+            self._perception(vlm, context, examples, total)
+        if self.config.copy_steps:
+            self._copying(vlm, context, examples, total)
+        vlm.save(context.folder)
+        return context.folder
+
+    def _perception(self, vlm, context: PretrainContext, examples: Sequence[Example], total: int) -> None:
+        by_clip: dict[object, list[Example]] = {}
+        for example in examples:
+            by_clip.setdefault(example.video, []).append(example)
+        groups = [group for group in by_clip.values() if pretraining.Facts.of(group).clues]
+        if not groups:
+            return  # no located clues: nothing to teach it with; the manifest counts the labels
+        random.Random(context.seed).shuffle(groups)
+        clips = [(context.frames(group[0]), group) for group in groups[: self.config.perception_clips]]
+        pretraining.teach_perception(
+            vlm, clips, steps=self.config.perception_steps, batch=16, seed=context.seed,
+            report=lambda step, **values: context.progress(step, total, **values),
+        )  # fmt: skip
+
+    def _copying(self, vlm, context: PretrainContext, examples: Sequence[Example], total: int) -> None:
+        if not any(example.options for example in examples):
+            raise SupervisionError(
+                "model.backbone.copy_steps: the training split has no question with options, so there are no letters to "
+                "copy. Set model.backbone.copy_steps=0."
+            )
+        done = self.config.perception_steps
+        pretraining.teach_copying(
+            vlm, examples, steps=self.config.copy_steps, questions=self.config.copy_questions, seed=context.seed,
+            report=lambda step, **values: context.progress(done + step, total, **values),
+        )  # fmt: skip
+
+
+def _texts(examples: Sequence[Example]) -> Iterator[str]:
+    for example in examples:
+        yield example.question
+        yield from example.options
+        yield example.answer_text or ""
+        yield example.chain or ""
+        for clue in (*(example.clues or ()), *example.distractors):
+            yield clue.text
+            yield from clue.concepts.values()

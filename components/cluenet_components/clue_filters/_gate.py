@@ -1,0 +1,35 @@
+"""The learned gate that several filters share: usefulness of a clue from its words, the question and the other clues."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Gate(nn.Module):
+    """pi_i = sigmoid(MLP[clue_i; question stem; mean of the other clues]). It sees neither options nor answer.
+
+    A side head: its inputs are detached, so training it does not move the reasoner (blended into the reasoner's forward
+    pass, an early gate closed and answers fell to chance; see docs/log.md).
+    """
+
+    def __init__(self, width: int, words: int):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear((2 * words + 1) * width, width), nn.GELU(), nn.Linear(width, 1))
+        nn.init.constant_(self.mlp[2].bias, 2.0)  # open until evidence says otherwise
+
+    def forward(self, clues_BQKWD: Tensor, stem_BQD: Tensor) -> Tensor:
+        """-> logits [B, Q, K]"""
+        clue = F.layer_norm(clues_BQKWD, clues_BQKWD.shape[-1:]).flatten(-2)
+        count = clue.shape[2]
+        others = (clue.sum(2, keepdim=True) - clue) / max(1, count - 1)
+        stem = F.layer_norm(stem_BQD, stem_BQD.shape[-1:])[:, :, None].expand(-1, -1, count, -1)
+        return self.mlp(torch.cat([clue, stem, others], dim=-1).detach())[..., 0]
+
+
+def best(gate_BQK: Tensor, allowed_BQK: Tensor, count: int) -> Tensor:
+    """Bool [B, Q, K]: the `count` allowed clues with the highest gates, the earlier slot first among equals."""
+    scores = gate_BQK.masked_fill(~allowed_BQK, -1.0)
+    rank = scores.argsort(-1, descending=True, stable=True).argsort(-1)
+    return (rank < count) & allowed_BQK

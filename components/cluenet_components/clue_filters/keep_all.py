@@ -1,0 +1,20 @@
+"""Every clue passes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cluenet.contracts import ClueFilter
+from cluenet.registry import register
+
+
+@register.clue_filter("keep_all")
+class KeepAllFilter(ClueFilter):
+    """Keeps every clue: the ablation of the filter."""
+
+    def gate_logits(self, clues_BQKWD: Tensor, stem_BQD: Tensor) -> Tensor | None:
+        return None
+
+    def keep(self, gate_BQK: Tensor | None, present_BQK: Tensor, *, seed: int) -> Tensor:
+        return torch.ones_like(present_BQK) & present_BQK

@@ -1,0 +1,95 @@
+"""Rows of JSON Lines and JSON list files, and the one way to say that a row cannot be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluenet.errors import DataError
+from cluenet_components._files import read_text, reading, text_lines
+
+
+class BadRowError(Exception):
+    """This row cannot be used; `reason` is the short stable word of `Quarantined`."""
+
+    def __init__(self, reason: str, detail: str):
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One object of a file, or what stands in its place. `number` counts lines, or items of a list, from 1."""
+
+    file: Path
+    unit: str  # "line" or "item"
+    number: int
+    value: Mapping[str, Any]
+    problem: str | None = None  # why there is no value
+
+    @property
+    def where(self) -> str:
+        return f"{self.unit} {self.number}"
+
+
+def json_rows(file: Path) -> Iterator[Row]:
+    """Every row in order; a malformed one carries its `problem`.
+
+    Told apart by content: a file that starts with "[" is a JSON list, any other has one object per line.
+    Raises DataError when the file is empty, holds not one object, or is a list that is not valid JSON.
+    """
+    rows = _list_rows(file) if _first_character(file) == "[" else _line_rows(file)
+    usable, problem = 0, None
+    for row in rows:
+        usable += row.problem is None
+        problem = problem or row.problem
+        yield row
+    if not usable:
+        cause = f"not one row is a JSON object (the first: {problem})" if problem else "empty dataset"
+        raise DataError(f"{file}: {cause}. Write one JSON object per line, or a JSON list of objects.")
+
+
+def _first_character(file: Path) -> str:
+    with reading(file), file.open(encoding="utf-8-sig") as text:
+        for line in text:
+            if line.strip():
+                return line.strip()[0]
+    return ""
+
+
+def _line_rows(file: Path) -> Iterator[Row]:
+    for number, line in text_lines(file):
+        try:
+            yield _row(file, "line", number, json.loads(line))
+        except (ValueError, RecursionError) as error:
+            yield Row(file, "line", number, {}, f"not valid JSON: {error}")
+
+
+def _list_rows(file: Path) -> Iterator[Row]:
+    try:
+        items = json.loads(read_text(file))
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{file}: starts as a JSON list but is not valid JSON: {error}. Repair or re-export it."
+        ) from error
+    for number, item in enumerate(items, start=1):
+        yield _row(file, "item", number, item)
+
+
+def _row(file: Path, unit: str, number: int, value: Any) -> Row:
+    if isinstance(value, dict):
+        return Row(file, unit, number, value)
+    return Row(file, unit, number, {}, f"a JSON object is wanted, not {value!r:.80}")
+
+
+def number_field(row: Mapping[str, Any], name: str) -> float | None:
+    """A finite number >= 0, or None where the row has no such field. Raises BadRowError malformed."""
+    value = row.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise BadRowError("malformed", f"{name} is {value!r:.80}, must be a number >= 0")
+    return float(value)

@@ -1,0 +1,241 @@
+"""From clips and questions to tensors: prompts, packed passes, labels. Pure Python and CPU tensors, no model weights."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from cluenet.model.packing import Packed, Segment, branch_start, pack
+from cluenet.model.vlm import Grid, VisionLanguageModel
+from cluenet.model.vocabulary import ClueVocabulary, box_weights
+from cluenet.records import Example, Frames
+
+OPTIONS_HEADING, CHAIN_HEADING = "\nOptions:", "\nReasoning:"
+IGNORE = -100
+
+
+class _Movable:
+    def to(self, device: torch.device | str):
+        moved = {
+            item.name: value.to(device) if isinstance(value := getattr(self, item.name), (Tensor, Packed, _Movable)) else value
+            for item in fields(self)  # type: ignore[arg-type]
+        }
+        return type(self)(**moved)
+
+
+@dataclass
+class PrefixBatch(_Movable):
+    """The shared prompt of every clip, padded on the right."""
+
+    pixels: Tensor  # [patches of all clips, values per patch]
+    grid_B3: Tensor  # patches: blocks, rows, cols
+    ids_BP: Tensor
+    valid_BP: Tensor
+    positions_3BP: Tensor
+    visual_index_BN: Tensor  # column of every visual token in the prompt
+    visual_mask_BN: Tensor
+
+
+@dataclass
+class Labels(_Movable):
+    """What is taught. Missing labels are masked: `labelled_BQ` for clues, `chain_mask` rows for chains, and so on."""
+
+    gold_BQ: Tensor  # index of the right option, 0 where unknown
+    answered_BQ: Tensor  # bool: the answer is known
+    num_options_BQ: Tensor
+    labelled_BQ: Tensor  # bool: the example has clue labels (possibly none needed)
+    words_BQKW: Tensor  # ground-truth clue words, `none` in unused slots
+    attention_BQKN: Tensor  # where each clue is seen
+    located_BQK: Tensor  # bool: the clue has boxes
+
+
+@dataclass
+class AnswerRows(_Movable):
+    """The answer pass: tokens, where clue words go, and which states are scored."""
+
+    packed: Packed
+    clue_index_BQKW: Tensor
+    answer_index_BQ: Tensor  # column whose state predicts the first token of an answer
+    option_rows: Tensor  # [M, 5] (b, q, option, column of the predicting state, token) for answers scored as words
+    chain_rows: Tensor  # [M, 4] (b, q, column, token) of the reasoning chain
+
+
+@dataclass
+class Batch(_Movable):
+    prefix: PrefixBatch
+    extraction: Packed | None
+    query_index_BQK: Tensor | None
+    stem_index_BQ: Tensor | None  # last token of the question, in the extraction pass
+    answer: AnswerRows
+    labels: Labels
+    valid_BQ: Tensor  # False where a clip has fewer questions than the widest one
+    grids: list[Grid]
+    clips: list[list[Example]]
+
+    @property
+    def examples(self) -> list[Example]:
+        return [example for clip in self.clips for example in clip]
+
+
+class Collator:
+    """Builds batches for one backbone and one set of components."""
+
+    def __init__(self, vlm: VisionLanguageModel, *, slots: int, words: int, extracts: bool, sees_video: bool, letters: bool):
+        self.vlm, self.slots, self.words = vlm, slots, words
+        self.extracts, self.sees_video, self.letters = extracts, sees_video, letters
+        self.vocabulary = ClueVocabulary(vlm, words)
+        head, _, tail = vlm.chat_parts()
+        self.head_ids, self.tail_ids = vlm.ids(head), vlm.ids(tail)
+        self.chain_ids = vlm.ids(CHAIN_HEADING)
+
+    def __call__(
+        self, clips: Sequence[tuple[Frames, Sequence[Example]]], *, seed: int, shuffle_options: bool, chain: bool = False
+    ) -> Batch:
+        """`shuffle_options`: a new option order per question, from `seed`. `chain`: add rows that teach the chain."""
+        grids = [self.vlm.grid(frames.frames_THWC, frames.seconds_T) for frames, _ in clips]
+        examples = [list(questions) for _, questions in clips]
+        if shuffle_options:
+            rng = random.Random(seed)
+            examples = [[_shuffled(example, rng) for example in row] for row in examples]
+        prefix, starts = self._prefix([frames for frames, _ in clips], grids)
+        width = max(map(len, examples))
+        batch = Batch(
+            prefix=prefix, extraction=None, query_index_BQK=None, stem_index_BQ=None,
+            answer=self._answer_rows(examples, starts, width, chain), labels=self._labels(examples, grids, width),
+            valid_BQ=torch.tensor([[q < len(row) for q in range(width)] for row in examples]), grids=grids, clips=examples,
+        )  # fmt: skip
+        return self._with_extraction(batch, starts, width) if self.extracts else batch
+
+    # ------------------------------------------------------------------------------------- prefix
+    def _prefix(self, frames: list[Frames], grids: list[Grid]) -> tuple[PrefixBatch, list[int]]:
+        ids = [self.vlm.video_ids(grid) for grid in grids]
+        positions = [self.vlm.positions(row, grid) for row, grid in zip(ids, grids)]
+        length, count = max(map(len, ids)), max(grid.tokens for grid in grids)
+        shape = (len(ids), length)
+        ids_BP, valid_BP = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
+        positions_3BP = torch.zeros(3, *shape, dtype=torch.long)
+        index_BN, mask_BN = torch.zeros(len(ids), count, dtype=torch.long), torch.zeros(len(ids), count, dtype=torch.bool)
+        for b, row in enumerate(ids):
+            here = torch.tensor(row)
+            ids_BP[b, : len(row)], valid_BP[b, : len(row)] = here, True
+            positions_3BP[:, b, : len(row)] = positions[b]
+            where = torch.nonzero(here == self.vlm.placeholder)[:, 0]
+            index_BN[b, : len(where)], mask_BN[b, : len(where)] = where, True
+        pixels = torch.cat([self.vlm.pixels(f.frames_THWC, grid) for f, grid in zip(frames, grids)])
+        starts = [int(p.max()) + 1 for p in positions]
+        return PrefixBatch(pixels, self.vlm.grid_thw(grids), ids_BP, valid_BP, positions_3BP, index_BN, mask_BN), starts
+
+    # --------------------------------------------------------------------------------- extraction
+    def _with_extraction(self, batch: Batch, starts: list[int], width: int) -> Batch:
+        rows = [[Segment(self._stem(e) + [self.vocabulary.none] * self.slots) for e in row] for row in batch.clips]
+        packed = pack(rows, offsets=starts, pad=self.pad)
+        query = torch.zeros(len(rows), width, self.slots, dtype=torch.long)
+        stem = torch.zeros(len(rows), width, dtype=torch.long)
+        for b, row in enumerate(rows):
+            for q, segment in enumerate(row):
+                first = packed.starts[b][q] + segment.length - self.slots
+                query[b, q], stem[b, q] = torch.arange(first, first + self.slots), first - 1
+        return replace(batch, extraction=packed, query_index_BQK=query, stem_index_BQ=stem)
+
+    # ------------------------------------------------------------------------------------- answer
+    def _answer_rows(self, clips: list[list[Example]], starts: list[int], width: int, chain: bool) -> AnswerRows:
+        segments = [[self._segment(example, chain) for example in row] for row in clips]
+        offsets = starts if self.sees_video else [0] * len(clips)
+        packed = pack(segments, offsets=offsets, pad=self.pad)
+        clue = torch.zeros(len(clips), width, self.slots, self.words, dtype=torch.long)
+        answer = torch.zeros(len(clips), width, dtype=torch.long)
+        option_rows: list[tuple[int, ...]] = []
+        chain_rows: list[tuple[int, ...]] = []
+        for b, row in enumerate(clips):
+            for q, example in enumerate(row):
+                segment, start = segments[b][q], packed.starts[b][q]
+                clue[b, q] = (start + self._clue_offset(example) + torch.arange(self.slots * self.words)).view(self.slots, self.words)
+                last = start + len(segment.common) - 1
+                answer[b, q] = last
+                branches = self._answer_branches(example)
+                for index, tokens in enumerate(branches):
+                    first = start + branch_start(segment, index)
+                    option_rows += [(b, q, index, last if i == 0 else first + i - 1, t) for i, t in enumerate(tokens)]
+                if len(segment.branches) > len(branches):
+                    tokens, first = segment.branches[-1], start + branch_start(segment, len(segment.branches) - 1)
+                    skip = len(self.chain_ids)
+                    chain_rows += [(b, q, first + i - 1, tokens[i]) for i in range(skip, len(tokens))]
+        return AnswerRows(packed, clue, answer, _rows(option_rows, 5), _rows(chain_rows, 4))
+
+    def _segment(self, example: Example, chain: bool) -> Segment:
+        lead = [] if self.sees_video else self.head_ids
+        clues = [self.vocabulary.none] * (self.slots * self.words)
+        common = lead + self._stem(example) + clues + self._options(example) + self.tail_ids
+        branches = self._answer_branches(example)
+        if chain and example.chain:
+            branches = [*branches, self.chain_ids + self.vlm.ids(f" {example.chain}") + self.end_ids]
+        return Segment(common, tuple(branches))
+
+    def _clue_offset(self, example: Example) -> int:
+        return (0 if self.sees_video else len(self.head_ids)) + len(self._stem(example))
+
+    def _stem(self, example: Example) -> list[int]:
+        return self.vlm.ids(example.question)
+
+    def _options(self, example: Example) -> list[int]:
+        if not (self.letters and example.options):
+            return []
+        lines = "".join(f"\n{letter(index)} {text}" for index, text in enumerate(example.options))
+        return self.vlm.ids(OPTIONS_HEADING) + self.vlm.ids(lines)
+
+    def _answer_branches(self, example: Example) -> list[list[int]]:
+        """Token texts that are scored as words: every option with likelihood scoring, the reference of an open question."""
+        if example.options:
+            return [] if self.letters else [self.vlm.ids(f" {option}") for option in example.options]
+        return [] if example.answer_text is None else [self.vlm.ids(f" {example.answer_text}") + self.end_ids]
+
+    @property
+    def end_ids(self) -> list[int]:
+        return [self.vlm.tokenizer.eos_token_id]
+
+    @property
+    def pad(self) -> int:
+        return self.vlm.tokenizer.pad_token_id or 0
+
+    # ------------------------------------------------------------------------------------- labels
+    def _labels(self, clips: list[list[Example]], grids: list[Grid], width: int) -> Labels:
+        b, n = len(clips), max(grid.tokens for grid in grids)
+        shape = (b, width)
+        labels = Labels(
+            gold_BQ=torch.zeros(shape, dtype=torch.long), answered_BQ=torch.zeros(shape, dtype=torch.bool),
+            num_options_BQ=torch.zeros(shape, dtype=torch.long), labelled_BQ=torch.zeros(shape, dtype=torch.bool),
+            words_BQKW=torch.full((*shape, self.slots, self.words), self.vocabulary.none),
+            attention_BQKN=torch.zeros(*shape, self.slots, n), located_BQK=torch.zeros(*shape, self.slots, dtype=torch.bool),
+        )  # fmt: skip
+        for i, (row, grid) in enumerate(zip(clips, grids)):
+            for q, example in enumerate(row):
+                labels.num_options_BQ[i, q] = len(example.options)
+                labels.answered_BQ[i, q] = example.answer is not None
+                labels.gold_BQ[i, q] = example.answer if isinstance(example.answer, int) else 0
+                labels.labelled_BQ[i, q] = example.clues is not None
+                for k, clue in enumerate((example.clues or ())[: self.slots]):
+                    labels.words_BQKW[i, q, k] = torch.tensor(self.vocabulary.encode(clue, grid))
+                    labels.attention_BQKN[i, q, k, : grid.tokens] = box_weights(clue.boxes, grid)
+                    labels.located_BQK[i, q, k] = bool(labels.attention_BQKN[i, q, k].sum() > 0)
+        return labels
+
+
+def letter(index: int) -> str:
+    """(A), (B), ... as options are named in prompts."""
+    return f"({chr(ord('A') + index)})"
+
+
+def _shuffled(example: Example, rng: random.Random) -> Example:
+    order = list(range(len(example.options)))
+    rng.shuffle(order)
+    options = tuple(example.options[i] for i in order)
+    gold = order.index(example.answer) if isinstance(example.answer, int) else example.answer
+    return replace(example, options=options, answer=gold)
+
+
+def _rows(values: list[tuple[int, ...]], width: int) -> Tensor:
+    return torch.tensor(values, dtype=torch.long) if values else torch.zeros(0, width, dtype=torch.long)

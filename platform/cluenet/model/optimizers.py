@@ -1,0 +1,110 @@
+"""AdamW, and Muon for the 2-D hidden matrices with AdamW for the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised by Newton-Schulz (Jordan et al. 2024, github.com/KellerJordan/Muon), in fp32.
+
+    The same update as `torch.optim.Muon`, but matrices of one shape are orthogonalised as one batch, which is what makes
+    it affordable for many small matrices on a CPU. Update scale: sqrt(max(1, rows / columns)).
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, *, momentum: float = 0.95, weight_decay: float = 0.01):
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for group in self.param_groups:
+            by_shape: dict[tuple[int, ...], list[tuple[nn.Parameter, Tensor]]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape.setdefault(tuple(parameter.shape), []).append((parameter, self._direction(parameter, group)))
+            for shape, pairs in by_shape.items():
+                scale = math.sqrt(max(1.0, shape[0] / shape[1]))
+                for (parameter, _), update in zip(pairs, orthogonalise(torch.stack([d for _, d in pairs]))):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
+
+    def _direction(self, parameter: nn.Parameter, group: dict) -> Tensor:
+        """Nesterov momentum."""
+        state = self.state[parameter]
+        buffer = state.setdefault("momentum_buffer", torch.zeros_like(parameter))
+        buffer.mul_(group["momentum"]).add_(parameter.grad)
+        return parameter.grad + group["momentum"] * buffer
+
+
+def orthogonalise(matrices_MRC: Tensor, *, iterations: int = 5) -> Tensor:
+    """Quintic Newton-Schulz towards the nearest semi-orthogonal matrix of each; singular values end near 1."""
+    wide = matrices_MRC.shape[1] <= matrices_MRC.shape[2]
+    x = matrices_MRC if wide else matrices_MRC.transpose(1, 2)
+    x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+    for _ in range(iterations):
+        gram = x @ x.transpose(1, 2)
+        x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
+    return x if wide else x.transpose(1, 2)
+
+
+class Optimizers:
+    """One or two optimisers that step together. With `matrices`: Muon at `lr` for them, AdamW at `adamw_lr` for the rest;
+    without: AdamW at `lr` for everything. 1-D parameters are not decayed."""
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        matrices: Sequence[nn.Parameter] = (),
+        *,
+        lr: float,
+        adamw_lr: float | None = None,
+        betas: tuple[float, float] = (0.9, 0.98),
+        weight_decay: float = 0.01,
+        clip_norm: float = 1.0,
+    ):
+        self.parameters = [p for p in parameters if p.requires_grad]
+        self.clip_norm = clip_norm
+        muon = {id(p) for p in matrices}
+        rest = [p for p in self.parameters if id(p) not in muon]
+        groups = [
+            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        adamw_lr = adamw_lr if matrices and adamw_lr is not None else lr
+        groups = [group for group in groups if group["params"]]
+        self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=adamw_lr, betas=betas)]
+        if matrices:
+            self.all.append(Muon([p for p in self.parameters if id(p) in muon], lr, weight_decay=weight_decay))
+        self._peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.all]
+
+    def step(self, loss: Tensor, *, factor: float) -> float:
+        """Backward, then `update`."""
+        loss.backward()
+        return self.update(factor=factor)
+
+    def update(self, *, factor: float) -> float:
+        """Clip, step at `factor` times the peak learning rates, clear gradients. Returns the gradient norm before clipping."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        for optimizer, peaks in zip(self.all, self._peaks):
+            for group, peak in zip(optimizer.param_groups, peaks):
+                group["lr"] = peak * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def state_dict(self) -> list[dict]:
+        return [optimizer.state_dict() for optimizer in self.all]
+
+    def load_state_dict(self, states: list[dict]) -> None:
+        for optimizer, state in zip(self.all, states, strict=True):
+            optimizer.load_state_dict(state)
+
+
+def lr_factor(step: int, *, steps: int, warmup_steps: int, final_fraction: float) -> float:
+    """Linear warm-up, then a cosine from 1 to `final_fraction`; `step` counts from 0."""
+    warm = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, steps))))
+    return warm * (final_fraction + (1 - final_fraction) * cosine)

@@ -1,0 +1,72 @@
+"""Several questions of one clip in one row, without seeing each other; and branches that continue one question.
+
+A `Segment` is one question: `common` tokens, then `branches`, each a continuation that sees the common part and itself but
+no other branch (option texts that are scored side by side, a reasoning chain beside the answer). Positions of every segment
+start again at the row's offset, so a question packed with others is computed exactly as if it were alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Segment:
+    common: list[int]
+    branches: tuple[list[int], ...] = ()
+
+    @property
+    def length(self) -> int:
+        return len(self.common) + sum(map(len, self.branches))
+
+
+@dataclass
+class Packed:
+    """Token rows of a batch of clips."""
+
+    ids_BL: Tensor
+    positions_BL: Tensor
+    allowed_BLL: Tensor  # bool: row may look at column
+    starts: list[list[int]]  # column of every question's first token, [B][Q]
+
+    def to(self, device: torch.device | str) -> Packed:
+        return Packed(self.ids_BL.to(device), self.positions_BL.to(device), self.allowed_BLL.to(device), self.starts)
+
+
+def pack(rows: Sequence[Sequence[Segment]], *, offsets: Sequence[int], pad: int) -> Packed:
+    """rows: [B][Q] segments; offsets: [B] first text position of every clip (after its video)."""
+    length = max(sum(segment.length for segment in row) for row in rows)
+    shape = (len(rows), length)
+    ids, owner = torch.full(shape, pad), torch.full(shape, -1)
+    branch, positions = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    starts: list[list[int]] = []
+    for b, row in enumerate(rows):
+        column, starts_b = 0, []
+        for q, segment in enumerate(row):
+            starts_b.append(column)
+            shared = len(segment.common)
+            for number, part in enumerate((segment.common, *segment.branches)):
+                here = slice(column, column + len(part))
+                ids[b, here] = torch.tensor(part, dtype=torch.long)
+                owner[b, here], branch[b, here] = q, number
+                first = offsets[b] + (shared if number else 0)
+                positions[b, here] = torch.arange(first, first + len(part))
+                column += len(part)
+        starts.append(starts_b)
+    return Packed(ids, positions, _allowed(owner, branch), starts)
+
+
+def _allowed(owner_BL: Tensor, branch_BL: Tensor) -> Tensor:
+    same = owner_BL[:, :, None] == owner_BL[:, None, :]
+    visible = (branch_BL[:, None, :] == 0) | (branch_BL[:, :, None] == branch_BL[:, None, :])
+    causal = torch.ones(same.shape[1:], dtype=torch.bool).tril()
+    return same & visible & causal
+
+
+def branch_start(segment: Segment, index: int) -> int:
+    """Offset of a branch's first token from its segment's start."""
+    return len(segment.common) + sum(map(len, segment.branches[:index]))

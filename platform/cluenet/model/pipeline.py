@@ -1,0 +1,289 @@
+"""ClueNet: the one place where components meet. Extract clues, filter them, reason over them, answer.
+
+All losses of a step are computed inside one `forward`, and which modules run does not depend on the data (masks, not
+branches), so that distributed ranks stay in step whatever their clues look like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cluenet.config.train import Stage
+from cluenet.contracts import ClueExtractor, ClueFilter, Reasoner
+from cluenet.model.batch import Batch, Collator, letter
+from cluenet.model.clues import ClueStates, sequence_mean, straight_through
+from cluenet.model.losses import attention_loss, gate_loss, option_logprobs, token_loss
+from cluenet.model.predict import answers_of
+from cluenet.model.vlm import Prefix, VisionLanguageModel
+from cluenet.records import Answer, Example, Frames
+
+ClueRow = Literal["own", "oracle", "none", "text"]
+USEFUL = 0.02
+"""Leaving a clue out must cost the right answer at least this much log-probability for it to count as useful."""
+
+
+@dataclass
+class Evidence:
+    """Clues of a batch on their way to the reasoner."""
+
+    embeds_BQKWD: Tensor  # words as input embeddings
+    ids_BQKW: Tensor  # the words themselves
+    present_BQK: Tensor
+    gate_BQK: Tensor | None
+    logits_BQK: Tensor | None
+    keep_BQK: Tensor
+    attention_BQKN: Tensor | None
+
+
+class ClueNet(nn.Module):
+    """`vlm` with its clue extractor, clue filter and reasoner."""
+
+    def __init__(self, vlm: VisionLanguageModel, extractor: ClueExtractor, clue_filter: ClueFilter, reasoner: Reasoner):
+        super().__init__()
+        self.vlm, self.extractor, self.filter, self.reasoner = vlm, extractor, clue_filter, reasoner
+        self.slots = extractor.slots if reasoner.sees_clues else 0
+        self.extracts = self.slots > 0 and extractor.layer is not None
+        if self.slots:
+            self.slot_embedding_KWD = nn.Parameter(torch.randn(extractor.slots, extractor.words, vlm.width) * 0.05)
+        self.letters = reasoner.config.scoring == "letters"
+        self.collator = Collator(
+            vlm, slots=self.slots, words=extractor.words, extracts=self.extracts,
+            sees_video=reasoner.sees_video, letters=self.letters,
+        )  # fmt: skip
+        self.letter_ids = [vlm.word_id(letter(index)) for index in range(26)]
+
+    def collate(
+        self, clips: Sequence[tuple[Frames, Sequence[Example]]], *, seed: int, shuffle_options: bool, chain: bool = False
+    ) -> Batch:
+        return self.collator(clips, seed=seed, shuffle_options=shuffle_options, chain=chain)
+
+    # ----------------------------------------------------------------------------------- training
+    def forward(self, batch: Batch, *, stage: Stage, seed: int) -> dict[str, Tensor]:
+        """Loss terms of one micro-batch: "loss" (weighted sum), each term, `labels/<term>` counts, detached metrics."""
+        prefix, states, stem = self._look(batch)
+        word_logits = self.vlm.head(states.words_BQKWD) if states else None
+        evidence = self._train_evidence(batch, word_logits, states, stem, stage)
+        hidden = self._reason(batch, prefix, evidence.embeds_BQKWD)
+        terms, counts = self._answer_terms(batch, hidden, stage)
+        if states and word_logits is not None:
+            self._clue_terms(batch, word_logits, states, stage, terms, counts)
+        metrics = self._metrics(batch, hidden)
+        if stage.losses.filter and evidence.logits_BQK is not None:
+            self._filter_term(batch, prefix, evidence, hidden, seed, terms, counts)
+        weights = stage.losses.model_dump()
+        loss = sum((weights[name] * value for name, value in terms.items()), torch.zeros((), device=hidden.device))
+        return {"loss": loss, **terms, **metrics, **{f"labels/{name}": value for name, value in counts.items()}}
+
+    def _look(self, batch: Batch) -> tuple[Prefix | None, ClueStates | None, Tensor | None]:
+        """The video once per clip, then the extraction pass."""
+        if not (self.extracts or self.reasoner.sees_video):
+            return None, None, None
+        layer = self.extractor.layer if self.extracts else None
+        prefix = self.vlm.prefix(batch.prefix, layer=layer, whole=self.reasoner.sees_video)
+        if not self.extracts:
+            return prefix, None, None
+        rows, index = batch.extraction, batch.query_index_BQK
+        embeds = F.embedding(rows.ids_BL, self.vlm.embeddings_VD)
+        embeds = _place(embeds, index, self.extractor.query_embeddings().expand(*index.shape, -1).to(embeds.dtype))
+        hidden = self.vlm.text_pass(embeds, rows.positions_BL, rows.allowed_BLL, prefix=prefix, stop_at=layer)
+        states = self.extractor.extract(_pick(hidden, index), prefix.visual_BND, prefix.visual_mask_BN)
+        return prefix, states, _pick(hidden, batch.stem_index_BQ)
+
+    def _train_evidence(self, batch: Batch, logits, states: ClueStates | None, stem, stage: Stage) -> Evidence:
+        if stage.clues == "truth" or not self.extracts:
+            return self._truth(batch)
+        evidence = self._own(batch, logits, states, stem, seed=0)
+        if not stage.coupled:
+            evidence.embeds_BQKWD = evidence.embeds_BQKWD.detach()
+        return evidence
+
+    def _answer_terms(self, batch: Batch, hidden_BLD: Tensor, stage: Stage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        labels, terms, counts = batch.labels, {}, {}
+        if stage.losses.answer:
+            mask = labels.answered_BQ & batch.valid_BQ
+            by_letter = mask & labels.num_options_BQ.gt(0) if self.letters else torch.zeros_like(mask)
+            logits = self.vlm.head(_pick(hidden_BLD, batch.answer.answer_index_BQ))
+            letters = torch.tensor(self.letter_ids, device=hidden_BLD.device)
+            values = F.cross_entropy(logits.flatten(0, 1).float(), letters[labels.gold_BQ].flatten(), reduction="none")
+            rows = batch.answer.option_rows
+            right = rows[rows[:, 2] == labels.gold_BQ[rows[:, 0], rows[:, 1]]] if len(rows) else rows
+            right = right[mask[right[:, 0], right[:, 1]]]
+            word_logits = self.vlm.head(hidden_BLD[right[:, 0], right[:, 3]])
+            word_values = F.cross_entropy(word_logits.float(), right[:, 4], reduction="none")
+            total = (values * by_letter.flatten()).sum() + word_values.sum()
+            terms["answer"] = total / (by_letter.sum() + len(right)).clamp(min=1)
+            counts["answer"] = mask.sum()
+        if stage.losses.chain:
+            rows = batch.answer.chain_rows
+            logits = self.vlm.head(hidden_BLD[rows[:, 0], rows[:, 2]])
+            terms["chain"] = token_loss(logits, rows[:, 3], torch.ones_like(rows[:, 3])) if len(rows) else hidden_BLD.sum() * 0
+            counts["chain"] = torch.tensor(len({(b, q) for b, q in rows[:, :2].tolist()}))
+        return terms, counts
+
+    def _clue_terms(self, batch: Batch, logits_BQKWV, states: ClueStates, stage: Stage, terms, counts) -> None:
+        labels = batch.labels
+        labelled = (labels.labelled_BQ & batch.valid_BQ)[..., None]
+        if stage.losses.concept:
+            mask = labelled[..., None].expand_as(labels.words_BQKW)
+            terms["concept"] = token_loss(logits_BQKWV, labels.words_BQKW, mask)
+            counts["concept"] = labelled.sum()
+        if stage.losses.attention:
+            mask = labels.located_BQK & labelled
+            terms["attention"] = attention_loss(states.attention_BQKN, labels.attention_BQKN, mask)
+            counts["attention"] = mask.sum()
+
+    def _filter_term(self, batch: Batch, prefix, evidence: Evidence, hidden_BLD: Tensor, seed: int, terms, counts) -> None:
+        """Utility of one random clue per question: what leaving it out costs the right answer (no gradient)."""
+        generator = torch.Generator().manual_seed(seed)
+        choice = torch.randint(0, self.slots, batch.valid_BQ.shape, generator=generator).to(hidden_BLD.device)
+        chosen = F.one_hot(choice, self.slots).bool()
+        with torch.no_grad():
+            without = torch.where(chosen[..., None, None], self._empty(evidence.embeds_BQKWD), evidence.embeds_BQKWD)
+            before, after = (self._gold_logprob(batch, h) for h in (hidden_BLD, self._reason(batch, prefix, without)))
+            useful = before - after > USEFUL
+        mask = (evidence.present_BQK & chosen).any(-1) & batch.labels.answered_BQ & batch.valid_BQ
+        terms["filter"] = gate_loss(evidence.logits_BQK.gather(-1, choice[..., None])[..., 0], useful, mask)
+        counts["filter"] = mask.sum()
+
+    # ----------------------------------------------------------------------------------- evidence
+    def _truth(self, batch: Batch) -> Evidence:
+        ids = batch.labels.words_BQKW
+        present = batch.labels.words_BQKW.ne(self.collator.vocabulary.none).any(-1)
+        return Evidence(self._embed(ids), ids, present, None, None, present, batch.labels.attention_BQKN)
+
+    def _own(self, batch: Batch, logits: Tensor, states: ClueStates, stem_BQD: Tensor, *, seed: int) -> Evidence:
+        ids = logits.argmax(-1)
+        present = self.collator.vocabulary.present(ids)
+        words = straight_through(logits, self.vlm.embeddings_VD) + self._slot_embedding()
+        gate_logits = self.filter.gate_logits(words, stem_BQD)
+        gate = None if gate_logits is None else gate_logits.sigmoid().detach()
+        keep = self.filter.keep(gate, present, seed=seed)
+        shown = present if self.training else keep  # the gate is a side head: it filters at inference only
+        embeds = torch.where(shown[..., None, None], words, self._empty(words))
+        return Evidence(embeds, ids, present, gate, gate_logits, keep, states.attention_BQKN)
+
+    def _embed(self, ids_BQKW: Tensor) -> Tensor:
+        if not self.slots:
+            return self.vlm.embeddings_VD.new_zeros(*ids_BQKW.shape, self.vlm.width)
+        return F.embedding(ids_BQKW, self.vlm.embeddings_VD) + self._slot_embedding()
+
+    def _slot_embedding(self) -> Tensor:
+        return self.slot_embedding_KWD[: self.slots]
+
+    def _empty(self, like_BQKWD: Tensor) -> Tensor:
+        """Embeddings of slots that say nothing."""
+        shape = like_BQKWD.shape[:-1]
+        return self._embed(torch.full(shape, self.collator.vocabulary.none, device=like_BQKWD.device))
+
+    # ------------------------------------------------------------------------------------- answer
+    def _reason(self, batch: Batch, prefix: Prefix | None, clues_BQKWD: Tensor) -> Tensor:
+        rows = batch.answer.packed
+        embeds = F.embedding(rows.ids_BL, self.vlm.embeddings_VD)
+        if self.slots:
+
+            index = batch.answer.clue_index_BQKW
+            embeds = _place(embeds, index, clues_BQKWD.to(embeds.dtype), batch.valid_BQ)
+        seen = prefix if self.reasoner.sees_video else None
+        return self.vlm.text_pass(embeds, rows.positions_BL, rows.allowed_BLL, prefix=seen)
+
+    def scores(self, batch: Batch, hidden_BLD: Tensor) -> Tensor:
+        """[B, Q, A] unnormalised log-probabilities of the options: of their letters, or per token of their words."""
+        width = max(2, int(batch.labels.num_options_BQ.max()))
+        if self.letters:
+            logits = self.vlm.head(_pick(hidden_BLD, batch.answer.answer_index_BQ)).float().log_softmax(-1)
+            return logits[..., self.letter_ids[:width]]
+        rows = batch.answer.option_rows
+        rows = rows[batch.labels.num_options_BQ[rows[:, 0], rows[:, 1]] > 0]
+        logprob = self.vlm.head(hidden_BLD[rows[:, 0], rows[:, 3]]).float().log_softmax(-1)
+        values = logprob.gather(-1, rows[:, 4:5])[:, 0]
+        shape = (*batch.valid_BQ.shape, width)
+        flat = (rows[:, 0] * shape[1] + rows[:, 1]) * width + rows[:, 2]
+        zeros = torch.zeros(shape[0] * shape[1] * width, device=hidden_BLD.device)
+        total, count = zeros.index_add(0, flat, values), zeros.index_add(0, flat, torch.ones_like(values))
+        return (total / count.clamp(min=1)).view(shape)
+
+    def option_logprobs(self, batch: Batch, hidden_BLD: Tensor) -> Tensor:
+        return option_logprobs(self.scores(batch, hidden_BLD), batch.labels.num_options_BQ)
+
+    def _gold_logprob(self, batch: Batch, hidden_BLD: Tensor) -> Tensor:
+        return self.option_logprobs(batch, hidden_BLD).gather(-1, batch.labels.gold_BQ[..., None])[..., 0]
+
+    def _metrics(self, batch: Batch, hidden_BLD: Tensor) -> dict[str, Tensor]:
+        """Training accuracy of letter scoring, where it costs nothing."""
+        if not self.letters:
+            return {}
+        with torch.no_grad():
+            right = self.option_logprobs(batch, hidden_BLD).argmax(-1).eq(batch.labels.gold_BQ)
+            known = batch.valid_BQ & batch.labels.answered_BQ & batch.labels.num_options_BQ.gt(0)
+            return {"answer_accuracy": sequence_mean(right.float(), known)}
+
+    # ---------------------------------------------------------------------------------- inference
+    @torch.no_grad()
+    def predict(self, batch: Batch, *, clues: ClueRow = "own", seed: int = 0) -> list[Answer]:
+        """One answer per example, in the order of `batch.examples`.
+
+        `clues`: the model's own after the filter; `oracle` ground truth; `none`; `text` the displayed words, read back.
+        """
+        was_training, _ = self.training, self.eval()
+        try:
+            prefix, states, stem = self._look(batch)
+            evidence = self._evidence_for(clues, batch, states, stem, seed)
+            hidden = self._reason(batch, prefix, evidence.embeds_BQKWD)
+            return answers_of(self, batch, evidence, self.option_logprobs(batch, hidden), prefix)
+        finally:
+            self.train(was_training)
+
+    def _evidence_for(self, clues: ClueRow, batch: Batch, states, stem, seed: int) -> Evidence:
+        truth = self._truth(batch)
+        if clues == "oracle" or not self.slots:
+            return truth
+        own = self._own(batch, self.vlm.head(states.words_BQKWD), states, stem, seed=seed) if self.extracts else truth
+        if clues == "none":
+            return Evidence(self._empty(own.embeds_BQKWD), own.ids_BQKW, own.present_BQK, own.gate_BQK, None,
+                            torch.zeros_like(own.keep_BQK), own.attention_BQKN)  # fmt: skip
+        if clues == "text":
+            shown = own.ids_BQKW.masked_fill(~own.keep_BQK[..., None], self.collator.vocabulary.none)
+            own.embeds_BQKWD = self._embed(self._through_text(shown))
+        return own
+
+    def _through_text(self, ids_BQKW: Tensor) -> Tensor:
+        """Ids -> displayed words -> ids: proves that the words carry everything."""
+        vocabulary = self.collator.vocabulary
+        flat = [vocabulary.recode(vocabulary.decode(row)) for row in ids_BQKW.flatten(0, -2).tolist()]
+        return torch.tensor(flat, device=ids_BQKW.device).view_as(ids_BQKW)
+
+    # -------------------------------------------------------------------------------- description
+    def matrix_parameters(self) -> list[nn.Parameter]:
+        """The 2-D hidden matrices that Muon orthogonalises: no embeddings, heads, gates, norms or biases."""
+        names = ("vlm.hf.model.language_model.layers.", "vlm.hf.model.visual.blocks.", "vlm.hf.model.visual.merger.", "extractor.")
+        return [p for name, p in self.named_parameters() if p.ndim == 2 and name.startswith(names) and "queries" not in name]
+
+    def describe(self) -> dict[str, Any]:
+        backbone = sum(p.numel() for p in self.vlm.parameters())
+        return {"backbone_parameters": backbone, "clue_parameters": sum(p.numel() for p in self.parameters()) - backbone}
+
+
+def _pick(states_BLD: Tensor, index: Tensor) -> Tensor:
+    """States at columns `index` [B, ...] -> [B, ..., D]."""
+    flat = index.flatten(1)
+    picked = states_BLD.gather(1, flat[..., None].expand(-1, -1, states_BLD.shape[-1]))
+    return picked.view(*index.shape, -1)
+
+
+def _place(embeds_BLD: Tensor, index: Tensor, values: Tensor, valid_BQ: Tensor | None = None) -> Tensor:
+    """A copy with `values` [B, Q, ..., D] written at columns `index` [B, Q, ...]; rows that are not valid write nothing."""
+    flat = index.flatten(1)
+    values = values.flatten(1, -2)
+    if valid_BQ is not None:
+        valid = valid_BQ.view(*valid_BQ.shape, *[1] * (index.ndim - 2)).expand_as(index).flatten(1)
+        scratch = embeds_BLD.shape[1]  # one more column swallows what must not be written
+        padded = F.pad(embeds_BLD, (0, 0, 0, 1))
+        flat = flat.masked_fill(~valid, scratch)
+        return padded.scatter(1, flat[..., None].expand_as(values), values)[:, :scratch]
+    return embeds_BLD.scatter(1, flat[..., None].expand_as(values), values)

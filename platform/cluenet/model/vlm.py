@@ -1,0 +1,261 @@
+"""One adapter over Hugging Face multimodal language models: pixels, prompts, positions, and passes with a shared prefix.
+
+The video stands before the question, so in a causal model its states and its KV cache depend on the video alone: they are
+computed once per clip (`prefix`) and every question about it continues from there (`text_pass`). The adapter depends on the
+tokenizer and the model class only; pixels and positions are made here because HF video processors need torchvision.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText, AutoTokenizer, DynamicCache
+
+from cluenet.errors import CheckpointError, suggestion
+from cluenet.model.families import FAMILIES, Family
+from cluenet.model.speed import use_fast_vision
+
+_QUESTION_MARK = "\x00question\x00"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Visual tokens of one clip: `blocks` temporal blocks of `rows` x `cols` tokens; N = blocks * rows * cols."""
+
+    blocks: int
+    rows: int
+    cols: int
+    seconds: tuple[float, ...]  # middle of every block, from the start of the clip
+
+    @property
+    def tokens(self) -> int:
+        return self.blocks * self.rows * self.cols
+
+
+@dataclass
+class Prefix:
+    """What questions about a batch of clips share."""
+
+    keys_values: list[tuple[Tensor, Tensor]]  # per layer run: [B, heads, P, head width]
+    valid_BP: Tensor  # bool, False on padding
+    visual_BND: Tensor | None  # states at the clue layer, None when no clue layer was asked for
+    visual_mask_BN: Tensor
+
+
+class _Stop(Exception):  # noqa: N818  (control flow, not an error)
+    """Ends a forward pass early."""
+
+
+class VisionLanguageModel(nn.Module):
+    """A loaded multimodal LM. `load` takes a local folder in Hugging Face layout (or a hub id that is cached)."""
+
+    def __init__(self, hf: nn.Module, tokenizer, *, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.hf, self.tokenizer = hf, tokenizer
+        self.family: Family = FAMILIES[hf.config.model_type]
+        self.mean, self.std = tuple(mean), tuple(std)
+        vision = hf.config.vision_config
+        self.patch, self.temporal_patch, self.merge = vision.patch_size, vision.temporal_patch_size, vision.spatial_merge_size
+        self._position_cache: dict[tuple, Tensor] = {}
+        use_fast_vision(attrgetter(self.family.tower)(hf))
+
+    # ------------------------------------------------------------------------------------ folders
+    @classmethod
+    def load(cls, folder: str | Path, *, attention: str = "sdpa") -> VisionLanguageModel:
+        """Raises CheckpointError when the folder is not a checkpoint of a known family."""
+        try:
+            hf = AutoModelForImageTextToText.from_pretrained(folder, attn_implementation=attention, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{folder}: not a Hugging Face multimodal checkpoint: {error}") from error
+        if hf.config.model_type not in FAMILIES:
+            hint = suggestion(hf.config.model_type, FAMILIES, label="Supported")
+            raise CheckpointError(f"{folder}: model_type {hf.config.model_type!r} is not supported. {hint}")
+        family, settings = FAMILIES[hf.config.model_type], Path(folder) / "preprocessor_config.json"
+        norm = json.loads(settings.read_text()) if settings.exists() else {}
+        return cls(hf, tokenizer, mean=norm.get("image_mean", family.mean), std=norm.get("image_std", family.std))
+
+    def save(self, folder: str | Path) -> None:
+        """An ordinary Hugging Face folder: weights, config, tokenizer, normalisation."""
+        self.hf.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        norm = {"image_mean": list(self.mean), "image_std": list(self.std)}
+        (Path(folder) / "preprocessor_config.json").write_text(json.dumps(norm, indent=2) + "\n")
+
+    # ------------------------------------------------------------------------------------- pieces
+    @property
+    def text(self) -> nn.Module:
+        return attrgetter(self.family.text)(self.hf)
+
+    @property
+    def width(self) -> int:
+        return self.hf.config.text_config.hidden_size
+
+    @property
+    def layers(self) -> int:
+        return self.hf.config.text_config.num_hidden_layers
+
+    @property
+    def embeddings_VD(self) -> Tensor:
+        return self.hf.get_input_embeddings().weight
+
+    def head(self, states: Tensor) -> Tensor:
+        """[..., D] normalised states -> [..., V] logits."""
+        return self.hf.get_output_embeddings()(states)
+
+    def ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def word_id(self, word: str) -> int:
+        """First token of a word as it stands inside a sentence."""
+        return (self.ids(f" {word}") or [self.tokenizer.unk_token_id or 0])[0]
+
+    def chat_parts(self) -> tuple[str, str, str]:
+        """Text before the video, between video and question, and after the question (up to where the answer starts)."""
+        content = [{"type": "video"}, {"type": "text", "text": _QUESTION_MARK}]
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        before, _, after = text.partition(_QUESTION_MARK)
+        mark = next((mark for mark in self.family.media_marks if mark in before), None)
+        if mark is None:
+            raise CheckpointError(f"the chat template has no video slot; expected one of {self.family.media_marks}")
+        head, _, between = before.partition(mark)
+        return head, between, after
+
+    # ------------------------------------------------------------------------------------- pixels
+    def grid(self, frames_THWC: np.ndarray, seconds_T: np.ndarray) -> Grid:
+        step = self.patch * self.merge
+        _, height, width, _ = frames_THWC.shape
+        times = [float(part.mean()) for part in self._pad_time(seconds_T).reshape(-1, self.temporal_patch)]
+        return Grid(len(times), max(1, round(height / step)), max(1, round(width / step)), tuple(times))
+
+    def _pad_time(self, values: np.ndarray) -> np.ndarray:
+        missing = -len(values) % self.temporal_patch
+        return np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
+
+    def pixels(self, frames_THWC: np.ndarray, grid: Grid) -> Tensor:
+        """uint8 frames -> [patches, C * temporal patch * patch * patch] in Qwen's order (merge blocks contiguous)."""
+        x = torch.from_numpy(self._pad_time(np.asarray(frames_THWC))).permute(0, 3, 1, 2)
+        m, p, t = self.merge, self.patch, self.temporal_patch
+        size = (grid.rows * m * p, grid.cols * m * p)
+        if tuple(x.shape[-2:]) != size:  # on uint8, as the HF processors do
+            x = F.interpolate(x.contiguous(), size=size, mode="bicubic", antialias=True, align_corners=False)
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (self.mean, self.std))
+        x = (x.float() - mean) / std
+        x = x.reshape(grid.blocks, t, 3, grid.rows, m, p, grid.cols, m, p).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+        return x.reshape(-1, 3 * t * p * p)
+
+    def grid_thw(self, grids: Sequence[Grid]) -> Tensor:
+        return torch.tensor([[g.blocks, g.rows * self.merge, g.cols * self.merge] for g in grids])
+
+    # ------------------------------------------------------------------------------------ prompts
+    def labels(self, grid: Grid) -> list[str]:
+        """How the prompt names each temporal block; a clue's `when` is one of these."""
+        if getattr(self.hf.config, "cluenet_time_labels", "seconds") == "index":
+            return [time_label(index) for index in range(grid.blocks)]
+        return [f"<{seconds:.1f} seconds>" for seconds in grid.seconds]
+
+    def video_ids(self, grid: Grid) -> list[int]:
+        """Prompt up to the question: chat head, video, and what stands between."""
+        head, between, _ = self.chat_parts()
+        video = self.family.video_prompt(self.labels(grid), grid.rows * grid.cols)
+        return self.ids(head) + self.ids(video) + self.ids(between)
+
+    @property
+    def placeholder(self) -> int:
+        return getattr(self.hf.config, self.family.placeholder)
+
+    def positions(self, ids: list[int], grid: Grid) -> Tensor:
+        """[3, P] rotary positions of a prompt with one video, from the model's own rule."""
+        key = (len(ids), grid.blocks, grid.rows, grid.cols, tuple(i for i, x in enumerate(ids) if x == self.placeholder)[:1])
+        if key not in self._position_cache:
+            ids_1P = torch.tensor([ids])
+            positions, _ = self.hf.model.get_rope_index(
+                ids_1P, mm_token_type_ids=(ids_1P == self.placeholder).int() * 2, video_grid_thw=self.grid_thw([grid])
+            )
+            self._position_cache[key] = positions[:, 0]
+        return self._position_cache[key]
+
+    # ------------------------------------------------------------------------------------- passes
+    def encode(self, pixels: Tensor, grid_B3: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Visual embeddings [sum of N, D] of all clips in order, and DeepStack inputs of the same shape."""
+        out = attrgetter(self.family.tower)(self.hf)(pixels, grid_thw=grid_B3)
+        return out.pooler_output, list(out.deepstack_features or [])
+
+    def prefix(self, batch_prefix, *, layer: int | None, whole: bool) -> Prefix:
+        """Run the shared prompt once. `layer`: tap the input of that decoder layer at the visual tokens;
+        `whole` False: stop there, because nothing above it will be asked for."""
+        visual, deepstack = self.encode(batch_prefix.pixels, batch_prefix.grid_B3)
+        embeds = F.embedding(batch_prefix.ids_BP, self.embeddings_VD)
+        is_visual = batch_prefix.ids_BP.eq(self.placeholder) & batch_prefix.valid_BP
+        embeds = embeds.masked_scatter(is_visual[..., None], visual.to(embeds.dtype))
+        count = embeds.shape[1]
+        causal = torch.ones(count, count, dtype=torch.bool, device=embeds.device).tril()
+        diagonal = torch.eye(count, dtype=torch.bool, device=embeds.device)
+        mask = (causal & batch_prefix.valid_BP[:, None, :] | diagonal)[:, None]
+        extra = {"visual_pos_masks": is_visual, "deepstack_visual_embeds": deepstack} if deepstack else {}
+        cache = DynamicCache(config=self.hf.config.text_config)
+        _, tapped = self._run(
+            tap=layer, stop=not whole, inputs_embeds=embeds, attention_mask=mask,
+            position_ids=batch_prefix.positions_3BP, past_key_values=cache, **extra,
+        )  # fmt: skip
+        run = self.layers if whole else layer or 0
+        states = None
+        if layer is not None:
+            index = batch_prefix.visual_index_BN[..., None].expand(-1, -1, embeds.shape[-1])
+            states = tapped.gather(1, index)
+        keys_values = [(entry.keys, entry.values) for entry in cache.layers[:run]]
+        return Prefix(keys_values, batch_prefix.valid_BP, states, batch_prefix.visual_mask_BN)
+
+    def text_pass(
+        self, embeds_BLD: Tensor, positions_BL: Tensor, allowed_BLL: Tensor, *, prefix: Prefix | None, stop_at: int | None = None
+    ) -> Tensor:
+        """States [B, L, D]: normalised output of the whole stack, or with `stop_at` the input of that layer.
+
+        `allowed_BLL` says which text rows each row may look at; with `prefix` every row also sees the whole video."""
+        cache = DynamicCache(config=self.hf.config.text_config)
+        mask = allowed_BLL
+        if prefix is not None:
+            for index, (keys, values) in enumerate(prefix.keys_values):
+                cache.update(keys, values, index)
+            seen = prefix.valid_BP[:, None, :].expand(-1, embeds_BLD.shape[1], -1)
+            mask = torch.cat([seen, allowed_BLL], dim=-1)
+        out, tapped = self._run(
+            tap=stop_at, stop=True, inputs_embeds=embeds_BLD, attention_mask=mask[:, None],
+            position_ids=positions_BL[None].expand(3, -1, -1), past_key_values=cache,
+        )  # fmt: skip
+        return out if stop_at is None else tapped
+
+    def _run(self, *, tap: int | None, stop: bool, **inputs) -> tuple[Tensor | None, Tensor | None]:
+        """The decoder stack; `tap` catches the input of a layer. A pre-hook, because HF's own hidden states miss DeepStack."""
+        if tap is None:
+            return self.text(**inputs, use_cache=True).last_hidden_state, None
+        box: dict[str, Tensor] = {}
+
+        def grab(module, args, kwargs):
+            box["states"] = args[0] if args else kwargs["hidden_states"]
+            if stop:
+                raise _Stop
+
+        module = self.text.layers[tap] if tap < self.layers else self.text.norm
+        handle = module.register_forward_pre_hook(grab, with_kwargs=True)
+        try:
+            return self.text(**inputs, use_cache=True).last_hidden_state, box["states"]
+        except _Stop:
+            return None, box["states"]
+        finally:
+            handle.remove()
+
+
+def time_label(index: int) -> str:
+    """The word that names temporal block `index` in prompts of models that count blocks instead of seconds."""
+    return f"<t{index}>"
