@@ -193,6 +193,11 @@ def test_frames_of_one_folder_become_that_folder(tmp_path: Path, shape: str) -> 
     assert only(tmp_path, row).reason == "no_fps"
 
 
+def test_the_rate_a_content_part_gives_wins_over_the_rows(tmp_path: Path) -> None:
+    part = {"type": "video", "video": frame_folder(tmp_path / "clip"), "fps": 5}
+    assert only(tmp_path, {"messages": parts(part), "fps": 24}, frame_list_fps=3).video.fps == 5.0
+
+
 def test_frame_lists_that_are_not_a_folder_are_quarantined(tmp_path: Path) -> None:
     frames, others = frame_folder(tmp_path / "clip"), frame_folder(tmp_path / "other")
     for wrong, said in [
@@ -249,6 +254,7 @@ def test_whether_a_video_is_there_is_not_decided_here(tmp_path: Path) -> None:
         (chat(answer=True), "answer_outside_options", "answer True"),
         (chat(user="<video>Which?", answer=2), "no_options", "answer 2"),
         (chat(options=["cat"]), "bad_options", "two or more"),
+        (chat(options={"1": "cat", "2": "dog"}), "bad_options", "not {'1': 'cat', '2': 'dog'}"),
         (chat(options=[1, 2, 3]), "bad_options", "not [1, 2, 3]"),
         (chat(options=["cat", "cow"]), "bad_options", "its field ['cat', 'cow']"),
         (chat(user="<video>Which?\nA.\nB.\n"), "bad_options", "an option is empty"),
@@ -274,7 +280,23 @@ JSON = st.recursive(
     | st.dictionaries(st.sampled_from(["role", "from", "content", "value", "type", "video", "path", "url", "text"]), inner),
     max_leaves=8,
 )  # fmt: skip
-FIELDS = ["messages", "conversations", "question", "videos", "video", "images", "options", "answer", "start", "end", "fps", "type", "clues", "chain", "id"]
+FIELDS = [
+    "messages",
+    "conversations",
+    "question",
+    "videos",
+    "video",
+    "images",
+    "options",
+    "answer",
+    "start",
+    "end",
+    "fps",
+    "type",
+    "clues",
+    "chain",
+    "id",
+]
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON), st.booleans())
@@ -423,6 +445,7 @@ def test_every_way_to_name_an_option_means_it(options: list[str], data: st.DataO
         ("Why? A. x B. y\nC. z D. w", "Why?", ("x", "y", "z", "w")),
         ("Why?\nA. goes on\nand on\nB. y", "Why?", ("goes on and on", "y")),
         ("Why? (A)x (B)y", "Why?", ("x", "y")),
+        ("Person (A) hits (B). Who? (A) x (B) y", "Person (A) hits (B). Who?", ("x", "y")),
         ("Is plan A. good?", "Is plan A. good?", ()),
         ("Why?\nB. x\nC. y", "Why?\nB. x\nC. y", ()),
     ],
@@ -438,14 +461,20 @@ def test_answers_that_name_no_option_are_refused(answer: object) -> None:
 
 
 def test_two_options_with_one_text_can_only_be_told_by_letter() -> None:
-    assert answer_index("B", ["yes", "yes"]) == 1
+    assert answer_index("B", ["yes", "yes"]) == answer_index("B.", [".", "yes"]) == 1
     with pytest.raises(ValueError, match="can mean 'yes' or 'yes'"):
         answer_index("yes", ["yes", "yes"])
 
 
 @pytest.mark.parametrize(
     "options",
-    [list(ANIMALS), ["A. cat", "B. dog", "C. horse"], ["(A) cat", "(B) dog", "(C) horse"], dict(zip("ABC", ANIMALS))],
+    [
+        list(ANIMALS),
+        [" cat", "dog ", "horse\n"],
+        ["A. cat", "B. dog", "C. horse"],
+        ["(A) cat", "(B) dog", "(C) horse"],
+        dict(zip("ABC", ANIMALS)),
+    ],
 )
 @pytest.mark.parametrize("field", ["options", "choices", "candidates"])
 def test_options_as_a_field(tmp_path: Path, options: Any, field: str) -> None:
@@ -457,6 +486,14 @@ def test_options_as_a_field(tmp_path: Path, options: Any, field: str) -> None:
 
 def test_the_answer_field_wins_over_what_the_assistant_says(tmp_path: Path) -> None:
     assert only(tmp_path, chat(assistant="I think it is the dog, which lies down.", answer="B")).answer == 1
+
+
+def test_fields_of_other_names(tmp_path: Path) -> None:
+    row = chat(user=f"<video>{QUESTION}", assistant="think...", alternatives=list(ANIMALS), solution="horse")
+    found = only(tmp_path, row, options_fields=["alternatives"], answer_field="solution")
+    assert (found.options, found.answer) == (ANIMALS, 2)
+    found = only(tmp_path, row)
+    assert (found.options, found.answer) == ((), "think...")
 
 
 def test_options_are_left_in_the_text_if_so_set(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class TinyBackbone(Backbone):
         by_clip: dict[object, list[Example]] = {}
         for example in examples:
             by_clip.setdefault(example.video, []).append(example)
-        groups = [group for group in by_clip.values() if pretraining.Facts.of(group).clues]
+        groups = [group for group in by_clip.values() if pretraining.states_of(group)]
         if not groups:
             return  # no located clues: nothing to teach it with; the manifest counts the labels
         random.Random(context.seed).shuffle(groups)

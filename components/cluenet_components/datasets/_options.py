@@ -57,9 +57,9 @@ def _last_run(markers: Sequence[re.Match[str]]) -> list[re.Match[str]]:
 
 
 def without_letters(options: Sequence[str]) -> tuple[str, ...]:
-    """`["A. yes", "B. no"]` -> `("yes", "no")` if all are lettered in order; otherwise as they are."""
+    """`["A. yes", "B. no"]` -> `("yes", "no")` if all are lettered in order; otherwise only spaces are tidied."""
     stem, found = split_options("\n".join(options))
-    return found if not stem and len(found) == len(options) else tuple(option.strip() for option in options)
+    return found if not stem and len(found) == len(options) else tuple(" ".join(option.split()) for option in options)
 
 
 def answer_index(answer: object, options: Sequence[str]) -> int:

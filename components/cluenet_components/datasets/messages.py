@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from cluenet.contracts import Dataset
 from cluenet.errors import DataError
@@ -20,16 +20,21 @@ from cluenet.registry import register
 from cluenet_components._files import existing_file, existing_folder, source_of
 from cluenet_components._labels import Labels, problems
 from cluenet_components.datasets._chat import Turn, read_chat
-from cluenet_components.datasets._options import answer_index, split_options, without_letters
+from cluenet_components.datasets._options import LETTERS, answer_index, split_options, without_letters
 from cluenet_components.datasets._rows import BadRowError, Row, json_rows, number_field
 from cluenet_components.datasets._videos import NamedVideo, video_ref
 
-OPTION_FIELDS = ("options", "choices", "candidates")
-ANSWER_FIELD = "answer"
 LABEL_FIELDS = ("clues", "distractors", "chain")
 
-_PathText = Annotated[str, Field(min_length=1)]
-_PathTexts = Annotated[tuple[_PathText, ...], Field(min_length=1)]
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+_Name = Annotated[str, Field(min_length=1)]
+_Names = Annotated[
+    tuple[_Name, ...], Field(min_length=1), BeforeValidator(_listed, json_schema_input_type=_Name | list[_Name])
+]
 
 
 @register.dataset("messages")
@@ -41,7 +46,7 @@ class MessagesDataset(Dataset):
     system messages are not shown to the model, so a later turn that leans on them is kept but stands alone.
 
     Options come from the fields `options`, `choices` or `candidates`, or from the question's text; the answer from the
-    field `answer` (index from 0, letter or text) or from what the assistant says. Further fields: `id`, `question_id`
+    field `answer` (index from 0, letter or text), or from what the assistant says where the row has no such field. Further fields: `id`, `question_id`
     or `qid`; `start` and `end` of the clip in seconds; `fps` of a video given by its frames; `type`; `clues`,
     `distractors` and `chain` (`cluenet_components._labels`). Fields not named here are left alone.
 
@@ -51,7 +56,7 @@ class MessagesDataset(Dataset):
     """
 
     class Config(Dataset.Config):
-        files: _PathTexts | _PathText = Field(
+        files: _Names = Field(
             ..., description="The JSON Lines or JSON list file, or several; {split} in a name stands for the split."
         )
         video_root: str | None = Field(
@@ -69,6 +74,12 @@ class MessagesDataset(Dataset):
         id_fields: tuple[str, ...] = Field(
             ("id", "question_id", "qid"),
             description="Row fields that may hold its id, first found wins; otherwise <file name>-<line>.",
+        )
+        options_fields: tuple[str, ...] = Field(
+            ("options", "choices", "candidates"), description="Row fields that may hold the options, first found wins."
+        )
+        answer_field: str = Field(
+            "answer", min_length=1, description="Row field of the answer, instead of what the assistant says."
         )
         type_field: str = Field("type", min_length=1, description="Row field that holds the question's type.")
         parse_options: bool = Field(True, description="Look for lettered options in the question's text.")
@@ -99,9 +110,8 @@ class MessagesDataset(Dataset):
         return self.config.label or self.name
 
     def _files(self) -> list[Path]:
-        files = self.config.files
-        names = [files] if isinstance(files, str) else files
-        return [existing_file(name.replace("{split}", self.config.split), "messages.files") for name in names]
+        names = (name.replace("{split}", self.config.split) for name in self.config.files)
+        return [existing_file(name, "messages.files") for name in names]
 
     def _root(self, file: Path) -> Path:
         root = self.config.video_root
@@ -126,7 +136,8 @@ class MessagesDataset(Dataset):
                 raise BadRowError("malformed", f"{self.config.split_field} is missing, so the row's split is not known")
             turns, named = read_chat(row.value)
             video = self._video(row.value, named, root)
-            labels = _labels(row.value, len(turns))
+            self._check_turns(row.value, len(turns))
+            labels = _labels(row.value)
         except BadRowError as bad:
             yield self._quarantined(row_id, row, bad)
             return
@@ -136,6 +147,16 @@ class MessagesDataset(Dataset):
                 yield self._example(example_id, row.value, turn, video, labels)
             except BadRowError as bad:
                 yield self._quarantined(example_id, row, bad)
+
+    def _check_turns(self, row: Mapping[str, Any], turns: int) -> None:
+        """Fields about one question cannot stand in a row with several."""
+        names = (*LABEL_FIELDS, *self.config.options_fields, self.config.answer_field)
+        about_one = [name for name in names if row.get(name) is not None]
+        if turns > 1 and about_one:
+            detail = (
+                f"{', '.join(about_one)} cannot be told to one of {turns} turns; give each question a row of its own"
+            )
+            raise BadRowError("ambiguous_fields", detail)
 
     def _id(self, row: Row) -> str:
         for name in self.config.id_fields:
@@ -156,7 +177,8 @@ class MessagesDataset(Dataset):
 
     def _example(self, example_id: str, row: Mapping[str, Any], turn: Turn, video: VideoRef, labels: Labels) -> Example:
         question, options = self._options(row, turn.question)
-        answer = turn.answer if row.get(ANSWER_FIELD) in (None, "") else row[ANSWER_FIELD]
+        given = row.get(self.config.answer_field)
+        answer = turn.answer if given in (None, "") else given
         kind = row.get(self.config.type_field)
         try:
             return Example(
@@ -176,7 +198,7 @@ class MessagesDataset(Dataset):
 
     def _options(self, row: Mapping[str, Any], text: str) -> tuple[str, tuple[str, ...]]:
         """The question without its options, and the options: the row's own, or those of the text."""
-        given = next((row[name] for name in OPTION_FIELDS if row.get(name)), None)
+        given = next((row[name] for name in self.config.options_fields if row.get(name)), None)
         stem, in_text = split_options(text) if self.config.parse_options else (text, ())
         options = in_text if given is None else _given_options(given)
         if in_text and in_text != options:
@@ -190,8 +212,8 @@ class MessagesDataset(Dataset):
 
 
 def _given_options(given: Any) -> tuple[str, ...]:
-    if isinstance(given, Mapping):  # {"A": "yes", "B": "no"}
-        given = [f"{letter}. {text}" for letter, text in given.items()]
+    if isinstance(given, Mapping) and list(given) == list(LETTERS[: len(given)]):  # {"A": "yes", "B": "no"}
+        given = list(given.values())
     if not isinstance(given, list) or len(given) < 2 or not all(isinstance(option, str) for option in given):
         raise BadRowError("bad_options", f"options are a list of two or more texts, not {given!r:.200}")
     return without_letters(given)
@@ -212,12 +234,8 @@ def _answer(answer: Any, options: tuple[str, ...]) -> int | str:
     return answer.strip()
 
 
-def _labels(row: Mapping[str, Any], turns: int) -> Labels:
+def _labels(row: Mapping[str, Any]) -> Labels:
     given = {name: row[name] for name in LABEL_FIELDS if row.get(name) is not None}
-    about_one = [*given, *(name for name in (*OPTION_FIELDS, ANSWER_FIELD) if row.get(name) is not None)]
-    if turns > 1 and about_one:
-        detail = f"{', '.join(about_one)} cannot be told to one of {turns} turns; give each question a row of its own"
-        raise BadRowError("ambiguous_fields", detail)
     try:
         return Labels.model_validate_json(json.dumps(given))
     except ValidationError as error:

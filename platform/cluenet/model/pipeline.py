@@ -18,6 +18,7 @@ from cluenet.config.train import Stage
 from cluenet.contracts import ClueExtractor, ClueFilter, Reasoner
 from cluenet.model.batch import Batch, Collator, letter
 from cluenet.model.clues import ClueStates, sequence_mean, straight_through
+from cluenet.model.generate import open_answers
 from cluenet.model.losses import attention_loss, gate_loss, option_logprobs, token_loss
 from cluenet.model.predict import answers_of
 from cluenet.model.vlm import Prefix, VisionLanguageModel
@@ -184,13 +185,17 @@ class ClueNet(nn.Module):
     # ------------------------------------------------------------------------------------- answer
     def _reason(self, batch: Batch, prefix: Prefix | None, clues_BQKWD: Tensor) -> Tensor:
         rows = batch.answer.packed
-        embeds = F.embedding(rows.ids_BL, self.vlm.embeddings_VD)
-        if self.slots:
+        embeds = self._answer_inputs(batch, clues_BQKWD)
+        return self.vlm.text_pass(embeds, rows.positions_BL, rows.allowed_BLL, prefix=self._seen(prefix))
 
-            index = batch.answer.clue_index_BQKW
-            embeds = _place(embeds, index, clues_BQKWD.to(embeds.dtype), batch.valid_BQ)
-        seen = prefix if self.reasoner.sees_video else None
-        return self.vlm.text_pass(embeds, rows.positions_BL, rows.allowed_BLL, prefix=seen)
+    def _answer_inputs(self, batch: Batch, clues_BQKWD: Tensor) -> Tensor:
+        embeds = F.embedding(batch.answer.packed.ids_BL, self.vlm.embeddings_VD)
+        if not self.slots:
+            return embeds
+        return _place(embeds, batch.answer.clue_index_BQKW, clues_BQKWD.to(embeds.dtype), batch.valid_BQ)
+
+    def _seen(self, prefix: Prefix | None) -> Prefix | None:
+        return prefix if self.reasoner.sees_video else None
 
     def scores(self, batch: Batch, hidden_BLD: Tensor) -> Tensor:
         """[B, Q, A] unnormalised log-probabilities of the options: of their letters, or per token of their words."""
@@ -235,7 +240,8 @@ class ClueNet(nn.Module):
             prefix, states, stem = self._look(batch)
             evidence = self._evidence_for(clues, batch, states, stem, seed)
             hidden = self._reason(batch, prefix, evidence.embeds_BQKWD)
-            return answers_of(self, batch, evidence, self.option_logprobs(batch, hidden), prefix)
+            texts = open_answers(self, batch, self._seen(prefix), self._answer_inputs(batch, evidence.embeds_BQKWD))
+            return answers_of(self, batch, evidence, self.option_logprobs(batch, hidden), texts)
         finally:
             self.train(was_training)
 

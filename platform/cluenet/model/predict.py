@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -13,15 +14,16 @@ from cluenet.records import Answer, Box, PredictedClue
 if TYPE_CHECKING:
     from cluenet.model.batch import Batch
     from cluenet.model.pipeline import ClueNet, Evidence
-    from cluenet.model.vlm import Prefix
 
 
-def answers_of(model: ClueNet, batch: Batch, evidence: Evidence, logprobs_BQA: Tensor, prefix: Prefix | None) -> list[Answer]:
-    """One `Answer` per example, in the order of `batch.examples`."""
+def answers_of(
+    model: ClueNet, batch: Batch, evidence: Evidence, logprobs_BQA: Tensor, texts: Mapping[tuple[int, int], str]
+) -> list[Answer]:
+    """One `Answer` per example, in the order of `batch.examples`. `texts`: answers of questions without options."""
     return [
         Answer(
             example_id=example.id,
-            prediction=int(logprobs_BQA[b, q].argmax()) if example.options else "",
+            prediction=int(logprobs_BQA[b, q].argmax()) if example.options else texts[b, q],
             option_logprobs=tuple(logprobs_BQA[b, q, : len(example.options)].tolist()),
             clues=_clues(model, evidence, b, q, batch.grids[b]),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -21,22 +21,23 @@ Report = Callable[..., None]
 NOTHING = "<nothing>"
 
 
-@dataclass(frozen=True)
-class Facts:
-    """Located facts of one clip, from the labels of its questions: what can be named in which visual token."""
-
-    clues: tuple[Clue, ...]
-
-    @classmethod
-    def of(cls, examples: Sequence[Example]) -> Facts:
-        found = {clue.text: clue for example in examples for clue in (*(example.clues or ()), *example.distractors)}
-        return cls(tuple(clue for clue in found.values() if clue.boxes and clue.concepts))
+STATE_TIMES = 3
 
 
-def patch_targets(facts: Facts, grid: Grid, vocabularies: dict[str, list[str]]) -> Tensor:
-    """[N, roles] class of every visual token per concept role; 0 where nothing is located."""
+def states_of(examples: Sequence[Example]) -> list[Clue]:
+    """Located facts of one clip that last (boxes at three times or more), the longest first: what can be named where.
+
+    Events are left out: their boxes also cover whom they happen to.
+    """
+    found = {clue.text: clue for example in examples for clue in (*(example.clues or ()), *example.distractors)
+             if clue.concepts and len({box.seconds for box in clue.boxes}) >= STATE_TIMES}  # fmt: skip
+    return sorted(found.values(), key=lambda clue: -len(clue.boxes))
+
+
+def patch_targets(states: Sequence[Clue], grid: Grid, vocabularies: dict[str, list[str]]) -> Tensor:
+    """[N, roles] class of every visual token per concept role; 0 where nothing is located. Shorter states win."""
     targets = torch.zeros(grid.tokens, len(CONCEPT_ROLES), dtype=torch.long)
-    for clue in facts.clues:
+    for clue in states:
         for box in clue.boxes:
             where = box_weights([box], grid) > 0
             for column, role in enumerate(CONCEPT_ROLES):
@@ -51,9 +52,9 @@ def teach_perception(
     """Linear heads on the visual embeddings name who / what / whom of every located fact. Returns the accuracy on
     occupied tokens at the end. The heads are thrown away."""
     grids = [vlm.grid(frames.frames_THWC, frames.seconds_T) for frames, _ in clips]
-    facts = [Facts.of(examples) for _, examples in clips]
+    facts = [states_of(examples) for _, examples in clips]
     vocabularies = {
-        role: [NOTHING, *sorted({c.concepts[role] for f in facts for c in f.clues if role in c.concepts})] for role in CONCEPT_ROLES
+        role: [NOTHING, *sorted({c.concepts[role] for f in facts for c in f if role in c.concepts})] for role in CONCEPT_ROLES
     }
     targets = [patch_targets(fact, grid, vocabularies) for fact, grid in zip(facts, grids)]
     torch.manual_seed(seed)

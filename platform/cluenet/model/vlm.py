@@ -23,6 +23,9 @@ from cluenet.errors import CheckpointError, suggestion
 from cluenet.model.families import FAMILIES, Family
 from cluenet.model.speed import use_fast_vision
 
+MOST_REMEMBERED = 200_000
+"""Texts whose token ids are kept."""
+
 _QUESTION_MARK = "\x00question\x00"
 
 
@@ -49,6 +52,12 @@ class Prefix:
     visual_BND: Tensor | None  # states at the clue layer, None when no clue layer was asked for
     visual_mask_BN: Tensor
 
+    def only(self, b: int) -> Prefix:
+        """The prefix of one clip, as a batch of one."""
+        one = slice(b, b + 1)
+        states = None if self.visual_BND is None else self.visual_BND[one]
+        return Prefix([(k[one], v[one]) for k, v in self.keys_values], self.valid_BP[one], states, self.visual_mask_BN[one])
+
 
 class _Stop(Exception):  # noqa: N818  (control flow, not an error)
     """Ends a forward pass early."""
@@ -64,7 +73,8 @@ class VisionLanguageModel(nn.Module):
         self.mean, self.std = tuple(mean), tuple(std)
         vision = hf.config.vision_config
         self.patch, self.temporal_patch, self.merge = vision.patch_size, vision.temporal_patch_size, vision.spatial_merge_size
-        self._position_cache: dict[tuple, Tensor] = {}
+        self._ids: dict[str, list[int]] = {}
+        self._positions: dict[tuple[int, ...], Tensor] = {}
         use_fast_vision(attrgetter(self.family.tower)(hf))
 
     # ------------------------------------------------------------------------------------ folders
@@ -112,7 +122,12 @@ class VisionLanguageModel(nn.Module):
         return self.hf.get_output_embeddings()(states)
 
     def ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+        """Token ids without special tokens. Remembered: questions and options come again every epoch."""
+        if text not in self._ids:
+            if len(self._ids) >= MOST_REMEMBERED:
+                self._ids.clear()
+            self._ids[text] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return list(self._ids[text])
 
     def word_id(self, word: str) -> int:
         """First token of a word as it stands inside a sentence."""
@@ -176,14 +191,14 @@ class VisionLanguageModel(nn.Module):
 
     def positions(self, ids: list[int], grid: Grid) -> Tensor:
         """[3, P] rotary positions of a prompt with one video, from the model's own rule."""
-        key = (len(ids), grid.blocks, grid.rows, grid.cols, tuple(i for i, x in enumerate(ids) if x == self.placeholder)[:1])
-        if key not in self._position_cache:
+        key = (len(ids), ids.index(self.placeholder), grid.blocks, grid.rows, grid.cols)
+        if key not in self._positions:
             ids_1P = torch.tensor([ids])
             positions, _ = self.hf.model.get_rope_index(
                 ids_1P, mm_token_type_ids=(ids_1P == self.placeholder).int() * 2, video_grid_thw=self.grid_thw([grid])
             )
-            self._position_cache[key] = positions[:, 0]
-        return self._position_cache[key]
+            self._positions[key] = positions[:, 0]
+        return self._positions[key]
 
     # ------------------------------------------------------------------------------------- passes
     def encode(self, pixels: Tensor, grid_B3: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -7,6 +7,7 @@ An absent role is `_`, an unused slot is `none` in every place. Words are single
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -76,6 +77,7 @@ def box_weights(boxes: Sequence[Box], grid: Grid) -> Tensor:
     return (weights / total if total > 0 else weights).flatten()
 
 
+@lru_cache(maxsize=65536)
 def _overlap(low: float, high: float, count: int) -> Tensor:
     """[count] fraction of each of `count` equal cells of 0..1 that lies in low..high."""
     edges = torch.arange(count + 1) / count
