@@ -1,0 +1,263 @@
+"""A prepared dataset on disk: every clip's frames decoded once, every question, and exact accounts. Ray-free.
+
+    <store>/prepared/<address>/
+        clips/part-00012-1f9c0b....parquet   CLIP_SCHEMA: a row, and a row group of its own, per clip
+        questions/part-00000.parquet         QUESTION_SCHEMA: a row per ready question, in the dataset's order
+        index.parquet                        INDEX_SCHEMA: where each clip lies, sorted by key
+        quarantine.jsonl                     a `Quarantined` per line, in the dataset's order
+        manifest.json                        accounts, policy, versions; written last
+
+A clip's row group can be read without its neighbours. What happened to each file of a part, the bad ones included, stands
+as JSON in the part's own footer (key `cluenet`), so that a part is either there with its accounts or not there at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluenet import fingerprint
+from cluenet.decoding import decode_frames
+from cluenet.errors import DataError, Problem, RecipeError
+from cluenet.folders import atomic_write_bytes, read_manifest, storage_errors
+from cluenet.recipe import Recipe
+from cluenet.records import Example, Frames, Quarantined
+from cluenet.registry import ComponentConfig
+
+FORMAT = 1
+QUESTIONS_PER_PART = 10_000
+
+CLIP_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("fps", pa.float64()),  # of a folder of frames
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("start_seconds", pa.float64(), nullable=False),
+        pa.field("end_seconds", pa.float64()),  # null: to the end of the file
+        pa.field("duration_seconds", pa.float64(), nullable=False),
+        pa.field("reader", pa.string(), nullable=False),  # which one delivered
+        pa.field("frames", pa.binary(), nullable=False),  # cluenet.decoding.encode_frames
+        pa.field("seconds", pa.list_(pa.float64()), nullable=False),
+    ]
+)
+QUESTION_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("dataset", pa.string()),
+        ("type", pa.string()),
+        ("question", pa.string()),
+        ("options", pa.list_(pa.string())),
+        ("answer_index", pa.int64()),
+        ("answer_text", pa.string()),
+        ("video", pa.string()),
+        ("clues", pa.string()),
+        ("distractors", pa.string()),
+        ("chain", pa.string()),
+        ("clip_key", pa.string()),
+    ]
+)
+INDEX_SCHEMA = pa.schema([("key", pa.string()), ("part", pa.string()), ("row_group", pa.int64())])
+
+
+def folder_of(recipe: Recipe, dataset: ComponentConfig) -> Path:
+    """Where this entry of `data.train`, `data.validation` or `data.test` is, or will be, prepared.
+
+    Raises RecipeError for a store that is no local path, DataError when the dataset's own files cannot be read.
+    """
+    return store_folder(recipe) / "prepared" / fingerprint.prepared(recipe, dataset, sources_of(recipe, dataset))
+
+
+def sources_of(recipe: Recipe, dataset: ComponentConfig) -> list[str]:
+    """What the questions and clues depend on besides the settings. Raises DataError."""
+    return [*dataset.build().sources(), *recipe.data.clue_source.build().sources()]
+
+
+def store_folder(recipe: Recipe) -> Path:
+    """`store` as an absolute path, `~` expanded. Raises RecipeError for a URI: only file systems are supported."""
+    if "://" in recipe.store:
+        message = (
+            f"{recipe.store!r} is a URI; give a path. On several machines: a folder that all of them mount, such as NFS"
+        )
+        raise RecipeError(recipe.name, [Problem("store", message)])
+    return Path(recipe.store).expanduser().absolute()
+
+
+# ----------------------------------------------------------------------------------------------------- writing
+
+
+@dataclass(frozen=True)
+class PreparedClip:
+    """One row of a clips part; see CLIP_SCHEMA."""
+
+    key: str
+    path: str
+    fps: float | None
+    sha256: str
+    start_seconds: float
+    end_seconds: float | None
+    duration_seconds: float
+    reader: str
+    frames: bytes
+    seconds: list[float]
+
+
+class ClipWriter:
+    """Writes one clips part: `write` each clip, then `close` with the part's account. The file appears with `close`."""
+
+    def __init__(self, file: Any):
+        self._writer = pq.ParquetWriter(
+            file,
+            CLIP_SCHEMA,
+            compression={name: "NONE" if name == "frames" else "SNAPPY" for name in CLIP_SCHEMA.names},
+            use_dictionary=False,
+            write_statistics=False,  # the smallest and largest value of `frames` would be the frames once more
+        )
+
+    def write(self, clip: PreparedClip) -> None:
+        self._writer.write_table(pa.Table.from_pylist([asdict(clip)], schema=CLIP_SCHEMA))
+
+    def close(self, account: Mapping[str, Any] | None = None) -> None:
+        if account is not None:
+            self._writer.add_key_value_metadata({"cluenet": json.dumps(account)})
+        self._writer.close()
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Any]:
+    """A binary file to write that becomes `path` when the block ends well. Raises StorageError on a full disk."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def read_account(part: Path) -> dict[str, Any] | None:
+    """The account in a clips part's footer; None when there is no such part or it is damaged."""
+    try:
+        metadata = pq.read_metadata(part).metadata or {}
+        return json.loads(metadata[b"cluenet"])
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return None
+
+
+def write_questions(folder: Path, questions: Iterable[tuple[Example, str]]) -> int:
+    """`questions/part-*.parquet` from ready examples with the key of their clip; returns how many."""
+    rows = ({**example.to_row(), "clip_key": key} for example, key in questions)
+    count = number = 0
+    while chunk := list(islice(rows, QUESTIONS_PER_PART)):
+        with atomic_file(folder / "questions" / f"part-{number:05d}.parquet") as file:
+            pq.write_table(pa.Table.from_pylist(chunk, schema=QUESTION_SCHEMA), file, compression="zstd")
+        count, number = count + len(chunk), number + 1
+    return count
+
+
+def write_quarantine(folder: Path, rows: Iterable[Quarantined]) -> None:
+    text = "".join(json.dumps(row.to_row(), ensure_ascii=False) + "\n" for row in rows)
+    atomic_write_bytes(folder / "quarantine.jsonl", text.encode())
+
+
+def write_index(folder: Path, places: Mapping[str, tuple[str, int]]) -> None:
+    """`index.parquet`. places: clip key -> (name of its part, row group)."""
+    rows = [{"key": key, "part": part, "row_group": group} for key, (part, group) in sorted(places.items())]
+    with atomic_file(folder / "index.parquet") as file:
+        pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), file, compression="zstd")
+
+
+# ----------------------------------------------------------------------------------------------------- reading
+
+
+class PreparedSet:
+    """Random access to a finished folder. Cheap to open, to pickle (it opens again) and safe in any thread.
+
+    Raises StorageError when the folder is missing or unfinished, DataError when it is damaged or of another format.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder).absolute()
+        self.manifest = read_manifest(self.folder)
+        if self.manifest.get("format") != FORMAT:
+            found = self.manifest.get("format")
+            raise DataError(f"{self.folder}: prepared in format {found!r}, this version reads {FORMAT}. {_NEXT_STEP}")
+        index = _read_table(self.folder / "index.parquet").to_pydict()
+        self._places = dict(zip(index["key"], zip(index["part"], index["row_group"])))
+        self.clip_keys: list[str] = index["key"]
+
+    def __reduce__(self) -> tuple[type[PreparedSet], tuple[Path]]:
+        return type(self), (self.folder,)
+
+    def __repr__(self) -> str:
+        return f"PreparedSet({str(self.folder)!r}, {len(self)} clips, {self.num_questions} questions)"
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.clip_keys)
+
+    @property
+    def num_questions(self) -> int:
+        return int(self.manifest["rows"]["ready"])
+
+    def frames(self, clip_key: str) -> Frames:
+        """The sampled frames of a clip. Raises KeyError for an unknown key, DataError when the part is damaged."""
+        part, group = self._places[clip_key]
+        path = self.folder / "clips" / part
+        with _damage(path), pq.ParquetFile(path) as file:
+            return decode_frames(file.read_row_group(group, columns=["frames"])["frames"][0].as_py())
+
+    def examples_of(self, clip_key: str) -> list[Example]:
+        """The questions about a clip, in the dataset's order."""
+        return [self._example(row) for row in self._rows_of[clip_key]]
+
+    def examples(self) -> list[Example]:
+        """All questions, in the dataset's order."""
+        return [self._example(row) for row in range(self._questions.num_rows)]
+
+    def _example(self, row: int) -> Example:
+        return Example.from_row(self._questions.slice(row, 1).to_pylist()[0])
+
+    @cached_property
+    def _questions(self) -> pa.Table:
+        return _read_table(self.folder / "questions").combine_chunks()
+
+    @cached_property
+    def _rows_of(self) -> dict[str, list[int]]:
+        rows: dict[str, list[int]] = {}
+        for row, key in enumerate(self._questions["clip_key"].to_pylist()):
+            rows.setdefault(key, []).append(row)
+        return rows
+
+
+_NEXT_STEP = "Delete the folder and prepare it again."
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise DataError(f"{path}: missing or damaged: {error}. {_NEXT_STEP}") from error
+
+
+def _read_table(path: Path) -> pa.Table:
+    """A Parquet file, or the parts of a folder in the order of their names."""
+    with _damage(path):
+        files = sorted(path.glob("part-*.parquet")) if path.suffix != ".parquet" else [path]
+        return pa.concat_tables([pq.read_table(file, partitioning=None) for file in files])

@@ -1,0 +1,83 @@
+"""Prepared clips -> collated micro-batches, made in a background thread while the model computes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from cluenet.config.train import Stage
+from cluenet.model.batch import Batch
+from cluenet.model.pipeline import ClueNet
+from cluenet.prepared import PreparedSet
+from cluenet.records import Example, Frames
+from cluenet.train.plan import Draw, Plan, seed_of
+
+T = TypeVar("T")
+Clip = tuple[Frames, list[Example]]
+
+
+class TrainingBatches:
+    """The micro-batches of one worker, step after step."""
+
+    def __init__(
+        self, model: ClueNet, sets: Sequence[PreparedSet], weights: Sequence[float], stage: Stage, *, name: str, seed: int,
+        rank: int, world_size: int,
+    ):  # fmt: skip
+        self.model, self.sets, self.stage, self.name, self.seed = model, sets, stage, name, seed
+        self.rank, self.world_size = rank, world_size
+        order = seed_of(seed, name, "order")  # the stages draw in different orders
+        sizes = tuple(map(len, sets))
+        self.plan = Plan(sizes, tuple(weights), order, stage.clips_per_batch, stage.questions_per_clip)
+
+    def __call__(self, first_step: int, end_step: int) -> Iterator[list[Batch]]:
+        """For each step, its `accumulate` micro-batches."""
+        for step in range(first_step, end_step):
+            parts = self.plan.slice(step, rank=self.rank, world_size=self.world_size, accumulate=self.stage.accumulate)
+            yield [self._batch(draws, step, part) for part, draws in enumerate(parts)]
+
+    def _batch(self, draws: Sequence[Draw], step: int, part: int) -> Batch:
+        seed = seed_of(self.seed, self.name, step, self.rank, part)
+        clips = [self._clip(draw) for draw in draws]
+        return self.model.collate(clips, seed=seed, shuffle_options=True, chain=self.stage.losses.chain > 0)
+
+    def _clip(self, draw: Draw) -> Clip:
+        prepared = self.sets[draw.dataset]
+        key = prepared.clip_keys[draw.clip]
+        examples = prepared.examples_of(key)
+        return prepared.frames(key), [examples[i] for i in self.plan.questions(draw, len(examples))]
+
+
+def prefetch(items: Iterator[T], *, size: int = 2) -> Iterator[T]:
+    """The same items in the same order, up to `size` of them made ahead in a thread. Its errors are raised here."""
+    ready: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(size)
+    stop = threading.Event()
+    thread = threading.Thread(target=_fill, args=(items, ready, stop), daemon=True, name="prefetch")
+    thread.start()
+    try:
+        while True:
+            item, error, more = ready.get()
+            if error is not None:
+                raise error
+            if not more:
+                return
+            yield item  # type: ignore[misc]
+    finally:
+        stop.set()
+        while thread.is_alive():  # it may wait for a place in the queue
+            try:
+                ready.get(timeout=0.05)
+            except queue.Empty:
+                continue
+
+
+def _fill(items: Iterator[T], ready: queue.Queue, stop: threading.Event) -> None:
+    try:
+        for item in items:
+            if stop.is_set():
+                return
+            ready.put((item, None, True))
+        ready.put((None, None, False))
+    except BaseException as error:
+        ready.put((None, error, False))

@@ -1,0 +1,275 @@
+"""The training loop of both stages, on one worker. Ray-free: whoever starts it says which worker it is.
+
+Everything random follows from (seed, stage, step, rank), the order of examples is a pure function (`train.plan`), and a
+checkpoint is whole or not there: a run that was killed goes on exactly as if it had not been.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cluenet.config.train import Stage
+from cluenet.errors import CluenetError
+from cluenet.folders import finished, write_manifest
+from cluenet.model.batch import Batch
+from cluenet.model.build import build_model
+from cluenet.model.optimizers import Optimizers, lr_factor
+from cluenet.prepared import PreparedSet
+from cluenet.recipe import Recipe
+from cluenet.train import checkpoints
+from cluenet.train.batches import TrainingBatches, prefetch
+from cluenet.train.checkpoints import TrainerState
+from cluenet.train.plan import seed_of
+from cluenet.train.supervision import has_clues
+from cluenet.train.trackers import Trackers, finite
+from cluenet.train.validation import Validator
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """All that a worker needs, as plain values that any process can rebuild. Paths are absolute."""
+
+    recipe: dict[str, Any]  # Recipe.to_dict()
+    stage: str  # stage1 or stage2
+    run: str
+    base: str  # backbone in Hugging Face layout
+    init: str | None  # weights to start from; None: the base's
+    train: tuple[str, ...]  # prepared sets, in the order of `data.train`
+    validation: tuple[str, ...]
+    address: str
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.run) / self.stage
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Which worker this is. With `world_size` > 1 the default process group of torch.distributed is up already."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: str = "cpu"
+    threads: int = 1
+    report: Callable[[Mapping[str, Any]], None] = lambda line: None  # called with every line of logging.jsonl
+
+
+def run_stage(job: StageJob, worker: Worker) -> None:
+    """Train the stage from its newest checkpoint, or from its start, to its manifest.
+
+    Raises CheckpointError, DataError, StorageError, and CluenetError when the loss is no longer a number.
+    """
+    if finished(job.folder):
+        return
+    torch.set_num_threads(worker.threads)
+    loop = _Loop(job, worker)
+    try:
+        loop.run()
+    finally:
+        loop.trackers.close()
+
+
+class _Loop:
+    def __init__(self, job: StageJob, worker: Worker):
+        self.job, self.worker = job, worker
+        self.recipe = Recipe.from_dict(job.recipe)
+        self.stage: Stage = getattr(self.recipe.train, job.stage)
+        self.model = build_model(self.recipe.model, Path(job.base), seed=self.recipe.seed)
+        self.state = self._resume_or_start()
+        self.wrapped = self._wrap()
+        self.validator = self._validator()
+        self.trackers = Trackers(
+            Path(job.run), job.stage, resume_step=self.state.step, report_to=self.recipe.train.report_to, active=self.first
+        )
+
+    @property
+    def first(self) -> bool:
+        return self.worker.rank == 0
+
+    # -------------------------------------------------------------------------------------------- set-up
+    def _resume_or_start(self) -> TrainerState:
+        """Loads model and optimisers. All workers see the same checkpoints: nobody writes before the first step."""
+        if self.first:
+            checkpoints.sweep(self.job.folder)
+        found = checkpoints.newest(self.job.folder, self.job.address)
+        if found:
+            checkpoints.load_weights(self.model, found[0] / checkpoints.WEIGHTS)
+        elif self.job.init:
+            checkpoints.load_weights(self.model, Path(self.job.init))
+        self.model.to(self.worker.device).train()
+        self.optimizers = _optimizers(self.model, self.stage)
+        if found:
+            checkpoints.load_optimizers(self.optimizers, found[0])
+        return found[1] if found else TrainerState(self.job.address, self.job.stage)
+
+    def _wrap(self) -> nn.Module:
+        if self.worker.world_size == 1:
+            return self.model
+        # a stage may leave parts unused: the gate in stage 1, the extractor with clues from the labels
+        return DistributedDataParallel(self.model, find_unused_parameters=True)
+
+    def _batches(self) -> TrainingBatches:
+        weights = [dataset.weight for dataset in self.recipe.data.train]
+        return TrainingBatches(
+            self.model, [PreparedSet(path) for path in self.job.train], weights, self.stage,
+            name=self.job.stage, seed=self.recipe.seed, rank=self.worker.rank, world_size=self.worker.world_size,
+        )  # fmt: skip
+
+    def _validator(self) -> Validator:
+        worker, parts = self.worker, self.worker.world_size * self.stage.accumulate
+        return Validator(
+            [PreparedSet(path) for path in self.job.validation], metrics_of(self.recipe),
+            max_clips=self.recipe.train.validation.max_clips, clips_per_batch=self.stage.clips_per_batch // parts,
+            rank=worker.rank, world_size=worker.world_size, device=worker.device,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------- the loop
+    def run(self) -> None:
+        started, before = time.monotonic(), self.state.seconds
+        with closing(prefetch(self._batches()(self.state.step, self.stage.steps))) as batches:
+            while not self._over():
+                line = self._step(next(batches))
+                scores = self._validate() if self._validates() else {}
+                self.state.seconds = before + time.monotonic() - started
+                self._report({**line, **{f"validation/{name}": value for name, value in scores.items()}})
+                if self._saves():
+                    self._save()
+        if self.first:
+            write_manifest(self.job.folder, self._manifest())
+        self._wait()
+
+    def _over(self) -> bool:
+        patience = self.recipe.train.validation.patience
+        tired = patience is not None and self.state.validations_without_better >= patience
+        return self.state.step >= self.stage.steps or tired
+
+    def _step(self, parts: list[Batch]) -> dict[str, Any]:
+        """One optimiser step; the line that describes it."""
+        started, step = time.monotonic(), self.state.step
+        outputs = [self._micro_step(batch, step, part, last=part == len(parts) - 1) for part, batch in enumerate(parts)]
+        factor = lr_factor(
+            step, steps=self.stage.steps, warmup_steps=self.stage.warmup_steps, final_fraction=self.stage.final_lr_fraction
+        )
+        norm = self.optimizers.update(factor=factor)
+        self.state.step += 1
+        numbers = _mean_of(outputs, self.worker)
+        questions = self.stage.clips_per_batch * self.stage.questions_per_clip
+        seconds = time.monotonic() - started
+        line = {"stage": self.job.stage, "step": step + 1, **numbers, "lr": self.stage.lr * factor, "grad_norm": norm,
+                "seconds": round(seconds, 4), "samples_per_second": round(questions / seconds, 2)}  # fmt: skip
+        self._check(line)
+        for name, value in numbers.items():
+            if name.startswith("labels/"):
+                term = name.removeprefix("labels/")
+                self.state.labels[term] = self.state.labels.get(term, 0) + value
+        return line
+
+    def _micro_step(self, batch: Batch, step: int, part: int, *, last: bool) -> dict[str, Tensor]:
+        """Forward and backward; gradients of all workers are averaged with the last micro-batch."""
+        seed = seed_of(self.recipe.seed, self.job.stage, step, self.worker.rank, part)
+        torch.manual_seed(seed)
+        device = self.worker.device
+        single = isinstance(self.wrapped, DistributedDataParallel) and not last
+        autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.recipe.train.precision == "bf16")
+        with self.wrapped.no_sync() if single else nullcontext():  # type: ignore[operator]
+            with autocast:
+                output = self.wrapped(batch.to(device), stage=self.stage, seed=seed)
+            (output["loss"] / self.stage.accumulate).backward()
+        return {name: value.detach() for name, value in output.items()}
+
+    def _check(self, line: Mapping[str, Any]) -> None:
+        if name := finite(line):
+            known = checkpoints.steps_of(self.job.folder)
+            at = f"the newest checkpoint is that of step {known[-1]}" if known else "there is no checkpoint yet"
+            raise CluenetError(
+                f"{self.job.stage}: {name} is {line[name]} at step {line['step']}; {at}. Lower train.{self.job.stage}.lr "
+                f"(now {self.stage.lr:g}), or raise train.{self.job.stage}.warmup_steps (now {self.stage.warmup_steps})."
+            )
+
+    def _report(self, line: Mapping[str, Any]) -> None:
+        self.trackers.write(line)
+        self.worker.report(line)
+
+    # ------------------------------------------------------------------------------ validation, checkpoints
+    def _validates(self) -> bool:
+        step, every = self.state.step, self.recipe.train.validation.every
+        return self.validator.any and (step % every == 0 or step == self.stage.steps)
+
+    def _validate(self) -> dict[str, float]:
+        scores = self.validator(self.model)
+        value, state = scores[self.recipe.train.validation.metric], self.state
+        if state.best_value is None or value > state.best_value:  # a draw goes to the earlier one
+            state.best_step, state.best_value, state.validations_without_better = state.step, value, 0
+        else:
+            state.validations_without_better += 1
+        return scores
+
+    def _saves(self) -> bool:
+        step, settings = self.state.step, self.recipe.train.checkpoint
+        return step % settings.every == 0 or step == self.state.best_step or self._over()
+
+    def _save(self) -> None:
+        if self.first:
+            self.trackers.sync()
+            checkpoints.save(self.job.folder, self.state, self.model, self.optimizers, keep=self.recipe.train.checkpoint.keep)
+        self._wait()
+
+    def _wait(self) -> None:
+        """For all workers: none may run ahead of a checkpoint that may yet fail, or end before the manifest is there."""
+        if self.worker.world_size > 1:
+            dist.barrier()
+
+    def _manifest(self) -> dict[str, Any]:
+        state = self.state
+        best = state.step if state.best_step is None else state.best_step
+        return {
+            "address": state.address, "stage": state.stage, "steps": state.step, "best": checkpoints.name_of(best),
+            "metric": self.recipe.train.validation.metric, "best_value": state.best_value,
+            "stopped_early": state.step < self.stage.steps, "seconds": round(state.seconds, 2), "labels": state.labels,
+            "workers": self.worker.world_size, "model": self.model.describe(), "init": self.job.init,
+            "versions": {name: version(name) for name in ("cluenet", "torch", "transformers")},
+        }  # fmt: skip
+
+
+def metrics_of(recipe: Recipe) -> list[str]:
+    """What validation measures: with clues also how well the reasoner does on ground truth."""
+    return ["accuracy", "oracle_accuracy"] if has_clues(recipe.model) else ["accuracy"]
+
+
+def _optimizers(model: nn.Module, stage: Stage) -> Optimizers:
+    return Optimizers(
+        list(model.parameters()), model.matrix_parameters() if stage.optimizer == "muon" else (),  # type: ignore[operator]
+        lr=stage.lr, adamw_lr=stage.adamw_lr, betas=stage.betas, weight_decay=stage.weight_decay, clip_norm=stage.clip_norm,
+    )  # fmt: skip
+
+
+def _mean_of(outputs: list[dict[str, Tensor]], worker: Worker) -> dict[str, Any]:
+    """Over micro-batches and workers: terms weighted by their labels and left out without any, label counts summed.
+
+    Every worker has the same names, because which modules run does not depend on the data.
+    """
+    names = list(outputs[0])
+    values = torch.stack([torch.stack([output[name].double().cpu() for name in names]) for output in outputs])  # [M, names]
+    counts = torch.stack([values[:, names.index(f"labels/{n}")] if f"labels/{n}" in names else torch.ones(len(outputs)).double()
+                          for n in names], dim=1)  # fmt: skip
+    is_count = torch.tensor([name.startswith("labels/") for name in names])
+    sums = torch.stack([torch.where(is_count, values, values * counts).sum(0), counts.sum(0)])
+    if worker.world_size > 1:
+        moved = sums.to(worker.device)
+        dist.all_reduce(moved)
+        sums = moved.cpu()
+    total, count = sums.tolist()
+    return {
+        name: round(total[i]) if is_count[i] else total[i] / count[i] for i, name in enumerate(names) if is_count[i] or count[i]
+    }

@@ -1,0 +1,67 @@
+"""Accuracy during training: what chooses the best checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+
+from cluenet.model.batch import Batch
+from cluenet.model.pipeline import ClueNet
+from cluenet.prepared import PreparedSet
+from cluenet.records import Answer, Example
+from cluenet.train.batches import Clip
+from cluenet.train.plan import evenly
+
+ROWS: dict[str, Literal["own", "oracle"]] = {"accuracy": "own", "oracle_accuracy": "oracle"}
+"""Validation metrics and the clues that the reasoner reads for them."""
+
+
+class Validator:
+    """Validates on at most `max_clips` clips of all sets together, the same ones every time, spread evenly.
+
+    Each worker takes its part; the counts are summed over all of them.
+    """
+
+    def __init__(
+        self, sets: Sequence[PreparedSet], metrics: Sequence[str], *, max_clips: int | None, clips_per_batch: int, rank: int,
+        world_size: int, device: str,
+    ):  # fmt: skip
+        everything = [(prepared, key) for prepared in sets for key in prepared.clip_keys]
+        chosen = [everything[index] for index in evenly(len(everything), max_clips)]
+        self.any = bool(chosen)
+        self._mine = chosen[rank::world_size]
+        self._metrics, self._clips_per_batch = tuple(metrics), clips_per_batch
+        self._world_size, self._device = world_size, device
+
+    def __call__(self, model: ClueNet) -> dict[str, float]:
+        """Each metric as a share of right answers, and `questions`, how many were asked (with a known answer)."""
+        right = torch.zeros(len(self._metrics) + 1, dtype=torch.float64, device=self._device)
+        for batch in self._batches(model):
+            batch = batch.to(self._device)
+            for column, metric in enumerate(self._metrics):
+                answers = model.predict(batch, clues=ROWS[metric])
+                right[column] += sum(map(is_right, batch.examples, answers))
+            right[-1] += sum(example.answer is not None for example in batch.examples)
+        if self._world_size > 1:
+            dist.all_reduce(right)
+        *counts, questions = right.tolist()
+        scores = {metric: count / max(1.0, questions) for metric, count in zip(self._metrics, counts)}
+        return {**scores, "questions": int(questions)}
+
+    def _batches(self, model: ClueNet) -> Iterator[Batch]:
+        for first in range(0, len(self._mine), self._clips_per_batch):
+            part = self._mine[first : first + self._clips_per_batch]
+            clips: list[Clip] = [(prepared.frames(key), prepared.examples_of(key)) for prepared, key in part]
+            yield model.collate(clips, seed=0, shuffle_options=False)
+
+
+def is_right(example: Example, answer: Answer) -> bool:
+    """The right option; of an open question, the reference's words whatever their case and spacing."""
+    if example.answer is None:
+        return False
+    if isinstance(example.answer, int):
+        return answer.prediction == example.answer
+    return str(answer.prediction).casefold().split() == example.answer.casefold().split()
