@@ -72,6 +72,10 @@ class ClueSource(Component):
         """What the clues depend on besides the settings, as stable text."""
         return []
 
+    def summary(self) -> dict[str, int]:
+        """Counts for the prepared set's manifest, after the last `attach`."""
+        return {}
+
 
 class VideoFile(ABC):
     """One opened video. Closed by `close` or by leaving its `with` block. All readers agree on every value here:

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -37,6 +38,8 @@ from cluenet.registry import ComponentConfig
 
 FORMAT = 1
 QUESTIONS_PER_PART = 10_000
+SECONDS_TO_WRITE_A_PART = 24 * 3600
+"""An unfinished file that has not grown for so long belongs to a process that is gone."""
 
 CLIP_SCHEMA = pa.schema(
     [
@@ -167,6 +170,7 @@ def write_questions(folder: Path, questions: Iterable[tuple[Example, str]]) -> i
         with atomic_file(folder / "questions" / f"part-{number:05d}.parquet") as file:
             pq.write_table(pa.Table.from_pylist(chunk, schema=QUESTION_SCHEMA), file, compression="zstd")
         count, number = count + len(chunk), number + 1
+    _remove(part for part in (folder / "questions").glob("part-*") if part.name >= f"part-{number:05d}.parquet")
     return count
 
 
@@ -180,6 +184,24 @@ def write_index(folder: Path, places: Mapping[str, tuple[str, int]]) -> None:
     rows = [{"key": key, "part": part, "row_group": group} for key, (part, group) in sorted(places.items())]
     with atomic_file(folder / "index.parquet") as file:
         pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), file, compression="zstd")
+
+
+def remove_leftovers(folder: Path, parts: Set[str]) -> None:
+    """Remove clips parts that are not among `parts`, and files that a killed process did not finish."""
+    _remove(part for part in (folder / "clips").glob("part-*") if part.name not in parts)
+    _remove(file for file in folder.rglob(".*.part") if _age_seconds(file) > SECONDS_TO_WRITE_A_PART)
+
+
+def _age_seconds(file: Path) -> float:
+    try:
+        return time.time() - file.stat().st_mtime
+    except FileNotFoundError:  # another process has just finished or removed it
+        return 0.0
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in list(files):
+        file.unlink(missing_ok=True)
 
 
 # ----------------------------------------------------------------------------------------------------- reading

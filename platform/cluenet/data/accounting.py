@@ -73,10 +73,13 @@ class VideoAccounts:
         self.openings = self.fallbacks = self.bytes = self.ready = self.failed = 0
         self.failures: Counter[str] = Counter()
         self.readers: Counter[str] = Counter()
-        self.parts = Counter({"decoded": 0, "reused": 0})
+        self.parts = Counter({"decoded": 0, "reused": 0})  # in this run
+        self.files = Counter({"decoded": 0, "reused": 0})
 
     def add(self, account: Mapping[str, Any]) -> None:
-        self.parts["reused" if account["reused"] else "decoded"] += 1
+        how = "reused" if account["reused"] else "decoded"
+        self.parts[how] += 1
+        self.files[how] += len(account["files"])
         for file in account["files"]:
             self._add_file(file)
 

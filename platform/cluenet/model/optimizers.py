@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,29 +13,33 @@ from torch import Tensor, nn
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised by Newton-Schulz (Jordan et al. 2024, github.com/KellerJordan/Muon), in fp32.
 
-    The same update as `torch.optim.Muon`, but matrices of one shape are orthogonalised as one batch, which is what makes
-    it affordable for many small matrices on a CPU. Update scale: sqrt(max(1, rows / columns)).
+    The same update as `torch.optim.Muon` up to its bf16 rounding. That one took 40 ms for the matrices of a tiny model on
+    one core with bf16 instructions, but 136 ms without them (AVX-512) and 910 ms with AVX2; this one about 60 ms on all,
+    by orthogonalising matrices of one shape as one batch. Update scale: sqrt(max(1, rows / columns)).
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, *, momentum: float = 0.95, weight_decay: float = 0.01):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure: None = None) -> None:
+        """Parameters without a gradient stay as they are. `closure` is not supported."""
         for group in self.param_groups:
-            by_shape: dict[tuple[int, ...], list[tuple[nn.Parameter, Tensor]]] = {}
+            by_shape: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    by_shape.setdefault(tuple(parameter.shape), []).append((parameter, self._direction(parameter, group)))
-            for shape, pairs in by_shape.items():
-                scale = math.sqrt(max(1.0, shape[0] / shape[1]))
+                    by_shape.setdefault(parameter.shape, []).append((parameter, self._direction(parameter, group)))
+            for (rows, columns), pairs in by_shape.items():
+                scale = math.sqrt(max(1.0, rows / columns))
                 for (parameter, _), update in zip(pairs, orthogonalise(torch.stack([d for _, d in pairs]))):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
 
-    def _direction(self, parameter: nn.Parameter, group: dict) -> Tensor:
+    def _direction(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
         """Nesterov momentum."""
         state = self.state[parameter]
-        buffer = state.setdefault("momentum_buffer", torch.zeros_like(parameter))
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        buffer: Tensor = state["momentum_buffer"]
         buffer.mul_(group["momentum"]).add_(parameter.grad)
         return parameter.grad + group["momentum"] * buffer
 
@@ -46,7 +51,7 @@ def orthogonalise(matrices_MRC: Tensor, *, iterations: int = 5) -> Tensor:
     x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
     for _ in range(iterations):
         gram = x @ x.transpose(1, 2)
-        x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315), x, beta=3.4445)
     return x if wide else x.transpose(1, 2)
 
 
@@ -75,8 +80,8 @@ class Optimizers:
         ]
         adamw_lr = adamw_lr if matrices and adamw_lr is not None else lr
         groups = [group for group in groups if group["params"]]
-        self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=adamw_lr, betas=betas)]
-        if matrices:
+        self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=adamw_lr, betas=betas)] if groups else []
+        if len(rest) < len(self.parameters):
             self.all.append(Muon([p for p in self.parameters if id(p) in muon], lr, weight_decay=weight_decay))
         self._peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.all]
 
@@ -95,10 +100,10 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
         return float(norm)
 
-    def state_dict(self) -> list[dict]:
+    def state_dict(self) -> list[dict[str, Any]]:
         return [optimizer.state_dict() for optimizer in self.all]
 
-    def load_state_dict(self, states: list[dict]) -> None:
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         for optimizer, state in zip(self.all, states, strict=True):
             optimizer.load_state_dict(state)
 

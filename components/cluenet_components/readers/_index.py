@@ -1,0 +1,163 @@
+"""What a video's container says about its frames, read once with PyAV: the same for every reader, so that they agree.
+
+Reading it costs a pass over the packets and the decoding of one frame. Frames are numbered in the order they are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from cluenet.errors import MediaError
+
+UNTIMED_FORMATS = frozenset({"avi", "h264", "hevc", "mpegvideo", "m4v"})
+"""Containers whose packets carry decoding order, not presentation times; only decoding tells when a frame is shown."""
+
+
+@dataclass(frozen=True)
+class KeyFrame:
+    """A place where decoding can start."""
+
+    rank: int  # number of the first frame shown not before it
+    seek_ticks: int  # what to hand to `seek`
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """Every frame that is shown, in order of presentation."""
+
+    format: str  # FFmpeg's name of the container
+    ticks_F: np.ndarray  # int64 [F], presentation times in units of the stream's time base, strictly ascending
+    seconds_F: np.ndarray  # float64 [F], from the first frame shown
+    duration_seconds: float
+    width: int  # as shown, after rotation
+    height: int
+    keys: tuple[KeyFrame, ...]  # ascending; empty where frames can only be found by counting
+    is_timed: bool  # decoded frames can be told apart by their ticks
+    is_closed: bool  # nothing hidden, and no frame shown before a key frame is stored after it
+
+    def __len__(self) -> int:
+        return len(self.ticks_F)
+
+    def key_before(self, frame: int) -> KeyFrame | None:
+        """The last key frame shown not after `frame`; None when decoding must start with the file."""
+        place = int(np.searchsorted([key.rank for key in self.keys], frame, side="right"))
+        return self.keys[place - 1] if place else None
+
+
+@dataclass(frozen=True)
+class _Packet:
+    ticks: int | None
+    seek_ticks: int | None
+    duration: int
+    is_key: bool
+    is_hidden: bool  # an edit list leaves it out
+
+
+@contextmanager
+def media_errors(path: Path) -> Iterator[None]:
+    """Turns what FFmpeg says about `path` into MediaError("corrupt")."""
+    try:
+        yield
+    except (av.error.FFmpegError, EOFError) as error:
+        raise MediaError("corrupt", f"{path}: {error}; fetch or encode it again") from error
+
+
+def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
+    """The file and its main video stream, decoded by one thread. Raises MediaError: corrupt, no_video_stream."""
+    av.logging.set_level(av.logging.FATAL)  # what matters becomes a MediaError; a line per bad packet floods a log
+    with media_errors(path):
+        container = av.open(str(path), metadata_errors="replace")
+    stream = container.streams.best("video")
+    if stream is None or "attached_pic" in stream.disposition.name.lower():
+        container.close()
+        raise MediaError("no_video_stream", f"{path}: no video in this file (sound or a cover picture only)")
+    stream.thread_count, stream.thread_type = 1, "NONE"
+    return container, stream
+
+
+def read_index(path: Path) -> FrameIndex:
+    """Raises MediaError: no_video_stream, corrupt, no_times."""
+    container, stream = open_container(path)
+    with container, media_errors(path):
+        packets, first = _read_packets(path, container, stream)
+    ticks = [packet.ticks for packet in packets if not packet.is_hidden]
+    is_timed = container.format.name not in UNTIMED_FORMATS and None not in ticks and len(set(ticks)) == len(ticks)
+    ticks_F = _shown(ticks, first) if is_timed else _decoded_ticks(path)
+    keys = _keys(packets, ticks_F) if is_timed else ()
+    upright = first.rotation % 180 == 0
+    seconds_F = (ticks_F - ticks_F[0]) * float(stream.time_base)
+    return FrameIndex(
+        format=container.format.name,
+        ticks_F=ticks_F,
+        seconds_F=seconds_F,
+        duration_seconds=float(seconds_F[-1]) + _last_duration(packets, ticks_F, stream),
+        width=first.width if upright else first.height,
+        height=first.height if upright else first.width,
+        keys=keys,
+        is_timed=is_timed,
+        is_closed=is_timed and len(packets) == len(ticks_F) and _is_closed(packets, ticks_F),
+    )
+
+
+def _read_packets(path: Path, container: InputContainer, stream: VideoStream) -> tuple[list[_Packet], VideoFrame]:
+    """All packets as stored, and the first frame the decoder shows."""
+    expected = len(stream.index_entries) if "mp4" in container.format.name else 0  # others list key frames only
+    packets: list[_Packet] = []
+    first: VideoFrame | None = None
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise MediaError("corrupt", f"{path}: broken off or damaged at frame {len(packets)}; fetch it again")
+        if first is None:
+            first = next(iter(packet.decode()), None)
+        if packet.size:
+            seek = packet.pts if packet.dts is None else packet.dts
+            hidden = packet.is_discard or bool(packet.pts is not None and packet.is_discard)
+            packets.append(_Packet(packet.pts, seek, packet.duration or 0, packet.is_keyframe, hidden))
+    if len(packets) < expected:
+        message = f"{path}: broken off: {len(packets)} of the {expected} frames in its table are there; fetch it again"
+        raise MediaError("corrupt", message)
+    if first is None:
+        raise MediaError("corrupt", f"{path}: none of its {len(packets)} packets can be decoded; fetch or encode it again")
+    return packets, first
+
+
+def _shown(ticks: list[int | None], first: VideoFrame) -> np.ndarray:
+    """Ticks of what the decoder can show: a stream cut out of a longer one may start with frames that lack a reference."""
+    ticks_F = np.array(sorted(ticks), dtype=np.int64)
+    return ticks_F[ticks_F >= first.pts]
+
+
+def _decoded_ticks(path: Path) -> np.ndarray:
+    """Ticks found by decoding the whole file."""
+    container, stream = open_container(path)
+    with container, media_errors(path):
+        ticks = [frame.dts if frame.pts is None else frame.pts for frame in container.decode(stream)]
+    if None in ticks or len(set(ticks)) < len(ticks):
+        message = f"{path}: {container.format.name} without presentation times; rewrite it: ffmpeg -i FILE -r 25 NEW.mp4"
+        raise MediaError("no_times", message)
+    return np.array(sorted(ticks), dtype=np.int64)
+
+
+def _keys(packets: list[_Packet], ticks_F: np.ndarray) -> tuple[KeyFrame, ...]:
+    ticks = sorted((packet.ticks, packet.seek_ticks) for packet in packets if packet.is_key)
+    return tuple(KeyFrame(int(np.searchsorted(ticks_F, shown)), seek) for shown, seek in ticks)
+
+
+def _is_closed(packets: list[_Packet], ticks_F: np.ndarray) -> bool:
+    return all(ticks_F[place] == packet.ticks for place, packet in enumerate(packets) if packet.is_key)
+
+
+def _last_duration(packets: list[_Packet], ticks_F: np.ndarray, stream: VideoStream) -> float:
+    """Seconds that the last frame is shown: as stored, else one frame of the guessed rate."""
+    stored = max((packet.duration for packet in packets if packet.ticks == ticks_F[-1]), default=0)
+    rate = stream.guessed_rate or stream.average_rate
+    return float(stored * stream.time_base) if stored or not rate else float(1 / rate)

@@ -1,0 +1,102 @@
+"""Reader `decord`: https://github.com/dmlc/decord, on Linux x86-64 only.
+
+decord finds a frame by seeking to a key frame and counting from there, in the order in which packets are stored. That is
+silently wrong where frames shown before a key frame are stored after it (open GOPs: HEVC and MPEG-4 by default), where an
+edit list hides frames, and in AVI and MPEG streams. So the container is checked first, and such files are refused with
+reason `unsupported`, for the fallback reader to deliver.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from cluenet.contracts import Reader, VideoFile
+from cluenet.errors import DataError, MediaError
+from cluenet.registry import register
+from cluenet_components.readers._files import open_path
+from cluenet_components.readers._index import FrameIndex, read_index
+
+EXACT_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"})
+NO_SUBSTITUTES = 1e-9  # fault_tol: fail on the first frame that decord would replace by its neighbour
+END_OF_FILE_RETRIES = "64"  # the default, 10240, is minutes of spinning on a broken end
+
+
+@register.reader("decord")
+class DecordReader(Reader):
+    """decord, where it is frame-exact: closed GOPs in MP4, MOV, Matroska, WebM and FLV; the rest it refuses."""
+
+    def open(self, path: str, *, fps: float | None = None) -> VideoFile:
+        """Raises DataError where decord is not installed; MediaError as every reader, and with reason unsupported."""
+        return open_path(path, fps, lambda file: DecordFile(file, read_index(file), import_decord()))
+
+
+def import_decord() -> ModuleType:
+    """The library, made quiet. Raises DataError where it cannot be imported."""
+    os.environ.setdefault("DECORD_EOF_RETRY_MAX", END_OF_FILE_RETRIES)
+    try:
+        import decord
+    except (ImportError, OSError, RuntimeError) as error:
+        raise DataError(
+            f"reader decord: the library cannot be imported here ({error}). It exists for Linux on x86-64 only; "
+            "set data.reader to pyav."
+        ) from error
+    decord.logging.set_level(decord.logging.QUIET)  # what it prints comes again as an exception
+    return decord
+
+
+class DecordFile(VideoFile):
+    """One decoder at a time, with one thread: decord fixes the size of its pictures when it opens a file."""
+
+    def __init__(self, path: Path, index: FrameIndex, decord: ModuleType):
+        self.path, self._decord = path, decord
+        self.seconds_F, self.duration_seconds = index.seconds_F, index.duration_seconds
+        self.width, self.height = index.width, index.height
+        self._size: tuple[int, int] | None = None
+        self._decoder: Any = None
+        if index.format not in EXACT_FORMATS or not index.is_closed:
+            kind = "hidden or open groups of frames" if index.format in EXACT_FORMATS else "this container"
+            raise self._unsupported(f"{index.format} with {kind}" if index.format in EXACT_FORMATS else f"{kind} ({index.format})")
+
+    def frames(self, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
+        wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+        decoder = self._decoder_for(size or (self.height, self.width))
+        try:
+            frames_THWC = np.asarray(decoder.get_batch(wanted.tolist()).asnumpy())
+        except Exception as error:  # decord raises RuntimeError, DECORDError and its own kinds without a common base
+            message = f"{self.path}: decord: {_first_line(error)}; fetch or encode it again"
+            raise MediaError("corrupt", message) from error
+        return frames_THWC[places]
+
+    def close(self) -> None:
+        self._decoder = self._size = None
+
+    def _decoder_for(self, size: tuple[int, int]) -> Any:
+        if self._size != size:
+            self.close()
+            self._decoder, self._size = self._open(*size), size
+        return self._decoder
+
+    def _open(self, height: int, width: int) -> Any:
+        try:
+            decoder = self._decord.VideoReader(
+                str(self.path), width=width, height=height, num_threads=1, fault_tol=NO_SUBSTITUTES
+            )
+        except Exception as error:
+            raise self._unsupported(_first_line(error)) from error
+        if len(decoder) != len(self.seconds_F):
+            raise self._unsupported(f"it counts {len(decoder)} frames where {len(self.seconds_F)} are shown")
+        return decoder
+
+    def _unsupported(self, what: str) -> MediaError:
+        message = f"{self.path}: decord cannot deliver exact frames of it: {what}; use the reader pyav"
+        return MediaError("unsupported", message)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

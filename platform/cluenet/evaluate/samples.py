@@ -1,0 +1,131 @@
+"""One line of samples.jsonl: a question, what the model answered and why, and what would have been right.
+
+    id dataset type video start_seconds end_seconds clip    what was asked about; `clip` is its key in the prepared set
+    question options answer                                 `answer` as in `records.Example`, null where it is not known
+    prediction option_logprobs correct                      with the model's own clues; `correct` null without an answer
+    rows           {row: {prediction, option_logprobs, correct}} of the other rows: oracle, none, text
+    clues          [{text, words, start_seconds, end_seconds, box, gate, kept, pointing, pointing_chance}] as stated
+    true_clues     [{text, words, start_seconds, end_seconds, boxes}], or null where clues are not labelled
+    chain          the labelled reasoning, or null
+    tokens         {visual, seen, clue_words}: of the clip, those that the answer pass saw, words of the kept clues
+
+Times are seconds of the video file, boxes fractions of the frame, floats rounded to `DIGITS` digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from cluenet.errors import CheckpointError
+from cluenet.metrics.accuracy import is_right
+from cluenet.metrics.clues import SILENT, Stated
+from cluenet.metrics.grounding import pointing
+from cluenet.records import Answer, Box, Clue, Example, PredictedClue
+
+DIGITS = 6
+Sample = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class View:
+    """How the model sees a clip. `block_seconds`: middle of every temporal block, from the start of the clip."""
+
+    shape: tuple[int, int, int]  # blocks, rows, cols
+    block_seconds: tuple[float, ...]
+    sees_video: bool  # whether the answer pass does
+
+    @property
+    def tokens(self) -> int:
+        return math.prod(self.shape)
+
+
+def sample_of(
+    example: Example, clip: str, answers: Mapping[str, Answer], true_words: Sequence[tuple[str, ...]], view: View
+) -> Sample:
+    """`answers`: by row, `own` among them. `true_words`: words of each labelled clue, empty for a model without clues.
+
+    Raises CheckpointError when the model's numbers are not finite.
+    """
+    video, own = example.video, answers["own"]
+    boxes = [_moved(box, -video.start_seconds) for clue in example.clues or () for box in clue.boxes]
+    stated = [_stated(clue, boxes, view, video.start_seconds) for clue in own.clues]
+    others = {row: _verdict(example, answer) for row, answer in answers.items() if row != "own"}
+    return rounded({
+        "id": example.id, "dataset": example.dataset, "type": example.type, "video": video.path,
+        "start_seconds": video.start_seconds, "end_seconds": video.end_seconds, "clip": clip,
+        "question": example.question, "options": list(example.options), "answer": example.answer,
+        **_verdict(example, own), "rows": others,
+        "clues": stated, "true_clues": _true_clues(example.clues, true_words), "chain": example.chain,
+        "tokens": {"visual": view.tokens, "seen": view.tokens if view.sees_video else 0, "clue_words": _num_words(own)},
+    })  # fmt: skip
+
+
+def _verdict(example: Example, answer: Answer) -> dict[str, Any]:
+    if not all(map(math.isfinite, answer.option_logprobs)):
+        raise CheckpointError(
+            f"question {example.id}: the model's log-probabilities are {list(answer.option_logprobs)}, not numbers. Its weights "
+            "are damaged or training diverged: lower the learning rate and train again."
+        )
+    right = None if example.answer is None else is_right(answer.prediction, example.answer)
+    return {"prediction": answer.prediction, "option_logprobs": list(answer.option_logprobs), "correct": right}
+
+
+def _stated(clue: PredictedClue, boxes: Sequence[Box], view: View, offset: float) -> dict[str, Any]:
+    """Pointing is null without attention or without a box to point at."""
+    hit, likely = pointing(clue.attention_N, view.shape, boxes, view.block_seconds) if clue.attention_N and boxes else (None, None)
+    return {**clue_row(clue, offset), "pointing": hit, "pointing_chance": likely}
+
+
+def clue_row(clue: PredictedClue, offset: float) -> dict[str, Any]:
+    """A stated clue as plain values, its times moved from the clip's clock to the file's by `offset` seconds."""
+    start, end = (None if t is None else t + offset for t in (clue.start_seconds, clue.end_seconds))
+    box = None if clue.box is None else asdict(_moved(clue.box, offset))
+    return {"text": clue.text, "words": list(clue.words), "start_seconds": start, "end_seconds": end, "box": box,
+            "gate": clue.gate, "kept": clue.kept}  # fmt: skip
+
+
+def _true_clues(clues: Sequence[Clue] | None, words: Sequence[tuple[str, ...]]) -> list[dict[str, Any]] | None:
+    if clues is None:
+        return None
+    padded = [*map(list, words), *[[]] * (len(clues) - len(words))]
+    return [
+        {"text": clue.text, "words": said, "start_seconds": clue.start_seconds, "end_seconds": clue.end_seconds,
+         "boxes": [asdict(box) for box in clue.boxes]}
+        for clue, said in zip(clues, padded)
+    ]  # fmt: skip
+
+
+def _moved(box: Box, seconds: float) -> Box:
+    return replace(box, seconds=box.seconds + seconds)
+
+
+def _num_words(answer: Answer) -> int:
+    return sum(word not in SILENT for clue in answer.clues if clue.kept for word in clue.words)
+
+
+def in_clip_time(clue: Clue, start_seconds: float) -> Clue:
+    """A labelled clue on the clock of a clip that starts at `start_seconds` of the file."""
+    if clue.start_seconds is None or clue.end_seconds is None:
+        return clue
+    start, end = (max(0.0, seconds - start_seconds) for seconds in (clue.start_seconds, clue.end_seconds))
+    return replace(clue, start_seconds=start, end_seconds=end)
+
+
+def stated_clues(rows: Sequence[Mapping[str, Any]]) -> list[Stated]:
+    """Clues of a sample, stated or true, as `cluenet.metrics.clues` takes them."""
+    return [
+        Stated(tuple(row["words"]), None if row["start_seconds"] is None else (row["start_seconds"], row["end_seconds"]))
+        for row in rows
+    ]
+
+
+def rounded(value: Any) -> Any:
+    """Every float in a JSON-like value rounded to DIGITS digits, -0.0 as 0.0."""
+    if isinstance(value, float):
+        return round(value, DIGITS) + 0.0
+    if isinstance(value, Mapping):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, (list, tuple)) else value

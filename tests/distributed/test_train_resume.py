@@ -1,0 +1,72 @@
+"""Killed anywhere, a run goes on as if nothing had happened: same questions, same losses, same weights, bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers.models import base_folder
+from helpers.prepared import prepared_set
+from helpers.training import lines_of, optimizer_of, recipe, run_attempts, weights_of
+
+from cluenet.folders import read_manifest
+from cluenet.train import checkpoints
+from cluenet.train.loop import StageJob
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    train = [prepared_set(folder / "a", clips=7), prepared_set(folder / "b", clips=4, seed=50, questions=(1, 4))]
+    return train, [prepared_set(folder / "v", clips=5, seed=100)]
+
+
+def job_in(run: Path, sets, **train) -> StageJob:
+    folders = [tuple(map(str, part)) for part in sets]
+    return StageJob(recipe(**train).to_dict(), "stage1", str(run), str(base_folder()), None, *folders, address="a" * 20)
+
+
+def last_checkpoint(job: StageJob) -> Path:
+    return job.folder / checkpoints.name_of(checkpoints.steps_of(job.folder)[-1])
+
+
+@pytest.mark.parametrize(
+    ("world_size", "kills"),
+    [
+        (1, [{"rank": 0, "step": 2}, {"rank": 0, "step": 5}, {"rank": 0, "step": 6, "saving": True}]),
+        (2, [{"rank": 1, "step": 2}, {"rank": 0, "step": 7}]),
+    ],
+)
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, sets, world_size, kills):
+    # steps 1..8, checkpoints at 3, 6, 8 and where validation (4, 8) finds a better one
+    whole = job_in(tmp_path / "whole", sets, stage1={"accumulate": 2})
+    killed = replace(whole, run=str(tmp_path / "killed"))
+    ids = run_attempts(whole, tmp_path / "whole-ids", world_size=world_size)
+    ids_killed = run_attempts(killed, tmp_path / "killed-ids", world_size=world_size, kills=kills)
+    assert ids == ids_killed
+    assert {place[:2] for place in ids} == {(step, rank) for step in range(8) for rank in range(world_size)}
+    lines = lines_of(tmp_path / "whole")
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    assert lines == lines_of(tmp_path / "killed")
+    assert {"loss", "answer", "chain", "concept", "attention", "lr", "grad_norm", "labels/concept"} <= set(lines[0])
+    assert checkpoints.steps_of(whole.folder) == checkpoints.steps_of(killed.folder)
+    assert weights_of(last_checkpoint(whole)) == weights_of(last_checkpoint(killed))
+    assert optimizer_of(last_checkpoint(whole)) == optimizer_of(last_checkpoint(killed))
+    manifests = [read_manifest(job.folder) for job in (whole, killed)]
+    assert manifests[0] | {"seconds": 0} == manifests[1] | {"seconds": 0}
+    assert not list(killed.folder.glob(".*"))
+
+
+def test_two_workers_see_together_what_one_sees(tmp_path, sets):
+    one, two = (job_in(tmp_path / str(n), sets, stage1={"steps": 3}) for n in (1, 2))
+    by_step = []
+    for job, size in ((one, 1), (two, 2)):
+        ids = run_attempts(job, tmp_path / f"ids-{size}", world_size=size)
+        steps: dict[int, list[str]] = {}
+        for place in sorted(ids):
+            steps.setdefault(place[0], []).extend(ids[place])
+        by_step.append({step: names for step, names in steps.items() if step < 3})
+    assert by_step[0] == by_step[1]
+    validated = [lines_of(tmp_path / str(n))[-1]["validation/questions"] for n in (1, 2)]
+    assert validated[0] == validated[1] > 0

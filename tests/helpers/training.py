@@ -1,0 +1,185 @@
+"""Runs a training stage in processes of its own, without Ray, and kills them where a test wants it.
+
+    python -m helpers.training SPEC.json
+
+The spec holds the job, the number of workers and `kills`: one attempt per entry, then one more that must come to its end.
+Workers are forked, so that only this process pays for the imports. Every micro-batch leaves its question ids behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cluenet.recipe import Recipe
+from cluenet.train import checkpoints
+from cluenet.train.batches import TrainingBatches
+from cluenet.train.loop import StageJob, Worker, run_stage
+from cluenet.train.trackers import read_lines
+
+TESTS = Path(__file__).parents[1]
+TIMINGS = ("seconds", "samples_per_second")
+
+
+def recipe(**train: Any) -> Recipe:
+    """Tiny stages; `train` is merged over them, section by section."""
+    stage = {"clips_per_batch": 4, "questions_per_clip": 2, "optimizer": "muon", "lr": 0.02, "warmup_steps": 2}
+    sections: dict[str, Any] = {
+        "stage1": {"steps": 8, **stage},
+        "stage2": {"steps": 4, **stage},
+        "validation": {"every": 4, "max_clips": 3},
+        "checkpoint": {"every": 3, "keep": 1},
+    }
+    for name, value in train.items():
+        sections[name] = {**sections[name], **value} if isinstance(value, dict) and name in sections else value
+    model = {"clue_extractor": {"name": "latent_slots", "slots": 2, "heads": 2}, "clue_filter": "adaptive"}
+    sets = {"train": ["clueworld", {"name": "clueworld", "weight": 0.5}], "validation": ["clueworld"]}
+    data = {"size": {"height": 32, "width": 48}, **sets}
+    return Recipe.from_dict({"name": "test", "data": data, "model": model, "train": sections})
+
+
+def run_attempts(
+    job: StageJob, folder: Path, *, world_size: int = 1, kills: list[dict[str, Any]] | None = None
+) -> dict[tuple[int, int, int], list[str]]:
+    """Returns the question ids of every micro-batch by (step, rank, part), after checking that attempts agree on them.
+
+    kills: [{"rank": 0, "step": 3}], SIGKILL when that line is written; with "saving": true, in the middle of the
+    checkpoint of that step. A lost worker takes the others with it, as a machine that is switched off does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = {"job": asdict(job), "world_size": world_size, "kills": kills or [], "folder": str(folder)}
+    (folder / "spec.json").write_text(json.dumps(spec))
+    paths = [str(TESTS), *sys.path]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "helpers.training", str(folder / "spec.json")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    ids: dict[tuple[int, int, int], list[str]] = {}
+    for file in sorted(folder.glob("ids-*.jsonl")):
+        for *place, names in map(json.loads, file.read_text().splitlines()):
+            assert ids.setdefault(tuple(place), names) == names, f"micro-batch {place} differs between attempts"
+    return ids
+
+
+def lines_of(run: Path) -> list[dict[str, Any]]:
+    """logging.jsonl without what depends on the clock."""
+    lines = read_lines(run / "logging.jsonl")
+    return [{name: value for name, value in line.items() if name not in TIMINGS} for line in lines]
+
+
+def weights_of(checkpoint: Path) -> bytes:
+    return (checkpoint / checkpoints.WEIGHTS).read_bytes()
+
+
+def optimizer_of(checkpoint: Path) -> list[Any]:
+    """The optimisers' tensors and numbers, flat, for comparison (a zip file holds its own name, so bytes differ)."""
+    import torch
+
+    def flat(value: Any) -> list[Any]:
+        if isinstance(value, dict):
+            return [item for key in value for item in (key, *flat(value[key]))]
+        if isinstance(value, (list, tuple)):
+            return [item for part in value for item in flat(part)]
+        return [value.tolist() if isinstance(value, torch.Tensor) else value]
+
+    return flat(torch.load(checkpoint / checkpoints.OPTIMIZER, weights_only=True))
+
+
+# ------------------------------------------------------------------------------------------- inside the process
+
+
+def main(spec: dict[str, Any]) -> None:
+    for kill in spec["kills"]:
+        codes = _attempt(spec, kill)
+        assert codes[kill["rank"]] == -signal.SIGKILL, f"{kill} did not happen: {codes}"
+        assert not (StageJob(**spec["job"]).folder / "manifest.json").exists()
+    codes = _attempt(spec, None)
+    assert set(codes) == {0}, codes
+
+
+def _attempt(spec: dict[str, Any], kill: dict[str, Any] | None) -> list[int]:
+    meeting = Path(spec["folder"]) / f"meeting-{time.time_ns()}"
+    pids: list[int] = []
+    for rank in range(spec["world_size"]):
+        pid = os.fork()
+        if pid == 0:
+            _worker(spec, rank, meeting, kill)
+        pids.append(pid)
+    return _wait(pids)
+
+
+def _wait(pids: list[int]) -> list[int]:
+    """Exit codes; the first worker to fail ends the others."""
+    codes: dict[int, int] = {}
+    while len(codes) < len(pids):
+        pid, status = os.wait()
+        codes[pid] = os.waitstatus_to_exitcode(status)
+        if codes[pid]:
+            for other in set(pids) - set(codes):
+                os.kill(other, signal.SIGKILL)
+    return [codes[pid] for pid in pids]
+
+
+def _worker(spec: dict[str, Any], rank: int, meeting: Path, kill: dict[str, Any] | None) -> None:
+    import torch.distributed as dist
+
+    size = spec["world_size"]
+    try:
+        if size > 1:
+            dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
+        _remember_ids(Path(spec["folder"]) / f"ids-{rank}.jsonl")
+        if kill and kill["rank"] == rank and kill.get("saving"):
+            _die_while_saving(kill["step"])
+
+        def report(line: dict[str, Any]) -> None:
+            if kill and kill["rank"] == rank and line["step"] == kill["step"] and not kill.get("saving"):
+                _die()
+
+        run_stage(StageJob(**spec["job"]), Worker(rank, size, report=report))
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 1
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _remember_ids(file: Path) -> None:
+    original = TrainingBatches._batch
+
+    def batch(self, draws, step, part):
+        made = original(self, draws, step, part)
+        with file.open("a") as out:
+            out.write(json.dumps([step, self.rank, part, [example.id for example in made.examples]]) + "\n")
+        return made
+
+    TrainingBatches._batch = batch
+
+
+def _die_while_saving(step: int) -> None:
+    original = checkpoints.save_model
+
+    def save_model(model, file):
+        original(model, file)
+        if f"{step:06d}" in file:
+            Path(file).write_bytes(Path(file).read_bytes()[:1000])
+            _die()
+
+    checkpoints.save_model = save_model
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text()))
