@@ -43,7 +43,7 @@ class IsolatedDecoder:
         # spawn: a fork of a process with threads (Ray's) can hang; recycling bounds what decoders leak
         self._pool = ProcessPool(
             max_workers=workers, max_tasks=recycle_after, context=multiprocessing.get_context("spawn"),
-            initializer=load_components, initargs=(self._plugins,),
+            initializer=_load_decoders, initargs=(self._plugins,),
         )  # fmt: skip
 
     def __enter__(self) -> IsolatedDecoder:
@@ -94,6 +94,10 @@ class IsolatedDecoder:
         if isinstance(second, MediaError):
             return Decoded([second] * len(job[2]), None, (*failed, (fallback["name"], second.reason)), openings=2)
         return Decoded(second, fallback["name"], failed, openings=2)
+
+
+def _load_decoders(plugins: Sequence[str]) -> None:
+    load_components(plugins, only=("readers", "samplers"))
 
 
 def _decode_group(

@@ -16,9 +16,13 @@ from cluenet.errors import PluginError
 GROUP = "cluenet.components"
 
 
-def load_components(plugins: Iterable[str] = ()) -> None:
-    """Import every component. Raises PluginError naming the package, the module and the cause."""
-    _load("cluenet_components", "the built-in components")
+def load_components(plugins: Iterable[str] = (), *, only: Iterable[str] = ()) -> None:
+    """Import every component. Raises PluginError naming the package, the module and the cause.
+
+    `only`: names of the built-in folders that are needed, such as `readers`; a decoding process has no use for torch.
+    """
+    for module in [f"cluenet_components.{folder}" for folder in only] or ["cluenet_components"]:
+        _load(module, "the built-in components")
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         if entry.module != "cluenet_components":
             _load(entry.module, f"package {entry.dist.name if entry.dist else entry.name!r} (entry point {entry.name!r})")

@@ -136,6 +136,10 @@ class ClipWriter:
             self._writer.add_key_value_metadata({"cluenet": json.dumps(account)})
         self._writer.close()
 
+    def abandon(self) -> None:
+        """Write no footer: the file is about to be removed."""
+        self._writer.is_open = False
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Any]:
@@ -245,19 +249,20 @@ class PreparedSet:
             return decode_frames(file.read_row_group(group, columns=["frames"])["frames"][0].as_py())
 
     def examples_of(self, clip_key: str) -> list[Example]:
-        """The questions about a clip, in the dataset's order."""
-        return [self._example(row) for row in self._rows_of[clip_key]]
+        """The questions about a clip, in the dataset's order. Raises KeyError for an unknown key."""
+        return [Example.from_row(row) for row in self._questions.take(self._rows_of[clip_key]).to_pylist()]
 
     def examples(self) -> list[Example]:
         """All questions, in the dataset's order."""
-        return [self._example(row) for row in range(self._questions.num_rows)]
-
-    def _example(self, row: int) -> Example:
-        return Example.from_row(self._questions.slice(row, 1).to_pylist()[0])
+        return [Example.from_row(row) for row in self._questions.to_pylist()]
 
     @cached_property
     def _questions(self) -> pa.Table:
-        return _read_table(self.folder / "questions").combine_chunks()
+        folder = self.folder / "questions"
+        table = _read_table(folder)
+        if table.num_rows != self.num_questions:
+            raise DataError(f"{folder}: {table.num_rows} rows, the manifest says {self.num_questions} questions. {_NEXT_STEP}")
+        return table.combine_chunks()
 
     @cached_property
     def _rows_of(self) -> dict[str, list[int]]:

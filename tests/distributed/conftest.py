@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # read when Ray is imported; else it writes ~/.ray/auth_token
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [str(ROOT / name) for name in ("platform", "components", "tests")]
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +27,7 @@ def ray_session() -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(SOURCES)}},  # workers do not get pytest's
     )
     yield
     ray.shutdown()

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.models import base_folder
-from helpers.prepared import prepared_set
-from helpers.training import lines_of, optimizer_of, recipe, run_attempts, weights_of
 
 from cluenet.folders import read_manifest
 from cluenet.train import checkpoints
 from cluenet.train.loop import StageJob
+from helpers.models import base_folder
+from helpers.prepared import prepared_set
+from helpers.training import lines_of, optimizer_of, recipe, run_attempts, weights_of
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from helpers.models import clip, example
-
 from cluenet.decoding import encode_frames
 from cluenet.folders import write_manifest
-from cluenet.prepared import FORMAT, ClipWriter, PreparedClip, atomic_file, write_index, write_quarantine, write_questions
+from cluenet.prepared import (
+    FORMAT,
+    ClipWriter,
+    PreparedClip,
+    atomic_file,
+    write_index,
+    write_quarantine,
+    write_questions,
+)
 from cluenet.records import Example
+from helpers.models import clip, example
 
 
 def prepared_set(

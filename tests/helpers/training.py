@@ -163,7 +163,7 @@ def _remember_ids(file: Path) -> None:
     def batch(self, draws, step, part):
         made = original(self, draws, step, part)
         with file.open("a") as out:
-            out.write(json.dumps([step, self.rank, part, [example.id for example in made.examples]]) + "\n")
+            out.write(json.dumps([step, self.group.rank, part, [example.id for example in made.examples]]) + "\n")
         return made
 
     TrainingBatches._batch = batch

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.prepared import prepared_set
 
 from cluenet.data.accounting import QuestionAccounts, VideoAccounts, check, labels_of
 from cluenet.prepared import PreparedSet
 from cluenet.records import Box, Clue, Example, Quarantined, VideoRef
+from helpers.prepared import prepared_set
 
 VIDEO = VideoRef("a.mp4")
 
@@ -48,13 +48,13 @@ def ready(key: str, **changes) -> dict:
     return {**clip, **changes}
 
 
-BAD = {"start_seconds": 5.0, "end_seconds": None, "reason": "outside", "detail": "", "reader": "decord"}
+BAD = {"start_seconds": 5.0, "end_seconds": None, "reason": "outside", "detail": "", "reader": "decord", "failed": []}
 
 
 def test_files_are_counted_over_parts() -> None:
     accounts = VideoAccounts()
     two = {"path": "a", "fps": None, "openings": 2, "clips": [ready("k", reader="pyav", failed=[["decord", "corrupt"]]), BAD]}
-    bad = {"path": "b", "fps": None, "openings": 1, "clips": [BAD]}
+    bad = {"path": "b", "fps": None, "openings": 1, "clips": [{**BAD, "failed": [["decord", "corrupt"]]}]}
     rest = {"path": "a", "fps": None, "openings": 1, "clips": [ready("l")]}  # a file whose clips fill more than a batch
     accounts.add({"files": [two, bad], "reused": False})
     accounts.add({"files": [rest], "reused": True})
@@ -63,7 +63,10 @@ def test_files_are_counted_over_parts() -> None:
         "clips": {
             "asked": 4, "ready": 2, "failed": 2, "distinct": 2, "reasons": {"outside": 2}, "per_file": {"1": 1, "3": 1},
         },
-        "decoding": {"openings": 4, "readers": {"decord": 1, "pyav": 1}, "by_fallback": 1, "bytes": 20},
+        "decoding": {
+            "openings": 4, "readers": {"decord": 1, "pyav": 1}, "failed_readers": {"decord": {"corrupt": 2}}, "by_fallback": 1,
+            "bytes": 20,
+        },
     }  # fmt: skip
     assert accounts.files == {"decoded": 2, "reused": 1}
 
@@ -84,7 +87,7 @@ class TestCheck:
 
     @pytest.fixture
     def places(self, folder: Path) -> dict[str, tuple[str, int]]:
-        return {key: ("part", 0) for key in PreparedSet(folder).clip_keys}
+        return dict.fromkeys(PreparedSet(folder).clip_keys, ("part", 0))
 
     def test_it_passes_when_everything_agrees(self, folder: Path, accounts: dict, places: dict) -> None:
         check(folder, accounts, places, 3)

@@ -1,6 +1,7 @@
 """Muon against a NumPy reference and torch's own, which parameters are decayed, the schedule, and exact resuming."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -42,7 +43,9 @@ def test_muon_equals_a_numpy_reference():
         for i, parameter in enumerate(parameters):
             gradient = parameter.grad.numpy().astype(np.float64)
             buffers[i] = 0.9 * buffers[i] + gradient
-            update = newton_schulz(gradient + 0.9 * buffers[i]) * math.sqrt(max(1, values[i].shape[0] / values[i].shape[1]))
+            update = newton_schulz(gradient + 0.9 * buffers[i]) * math.sqrt(
+                max(1, values[i].shape[0] / values[i].shape[1])
+            )
             values[i] = values[i] * (1 - 0.02 * 0.1) - 0.02 * update
         optimizer.step()
     for parameter, value in zip(parameters, values):
@@ -91,7 +94,9 @@ class Net(nn.Module):
 
 def trained(net, optimizers, steps, start=0):
     for step in range(start, start + steps):
-        optimizers.step(net(torch.arange(7).roll(step)), factor=lr_factor(step, steps=20, warmup_steps=3, final_fraction=0.1))
+        optimizers.step(
+            net(torch.arange(7).roll(step)), factor=lr_factor(step, steps=20, warmup_steps=3, final_fraction=0.1)
+        )
 
 
 @pytest.mark.parametrize("matrices_of", [lambda net: [], lambda net: [net.linear.weight]], ids=["adamw", "muon"])
@@ -172,6 +177,6 @@ def test_schedule():
     assert factors.index(max(factors)) == 9
     assert factors[50] == pytest.approx(0.05 + 0.95 * 0.5)
     assert factors[100] == pytest.approx(0.05)
-    assert all(a >= b for a, b in zip(factors[10:], factors[11:]))
+    assert all(a >= b for a, b in pairwise(factors[10:]))
     assert lr_factor(0, steps=100, warmup_steps=0, final_fraction=0.05) == 1.0
     assert lr_factor(7, steps=0, warmup_steps=0, final_fraction=0.3) == pytest.approx(0.3)

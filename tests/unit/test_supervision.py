@@ -43,7 +43,13 @@ def test_missing_labels_are_counted_over_all_sets():
 
 def test_a_term_without_any_label_is_masked_and_said():
     found = supervise("stage1", Stage1(steps=1), model(), [manifest(clues=0, boxes=0, times=0, concepts=0)])
-    assert states(found) == {"answer": "taught", "chain": "taught", "concept": "no labels", "attention": "no labels", "filter": "off"}
+    assert states(found) == {
+        "answer": "taught",
+        "chain": "taught",
+        "concept": "no labels",
+        "attention": "no labels",
+        "filter": "off",
+    }
     assert "stage1: concept x 2: masked everywhere, none of 100 questions has labels" in found.lines()
     assert "stage1: the reasoner reads ground-truth clues, and 100 of 100 questions have none labelled" in found.lines()
     assert not any(line.startswith("stage1: filter") for line in found.lines())
@@ -101,13 +107,25 @@ def test_it_agrees_with_what_the_model_computes():
     """The terms the real model returns are exactly those that are said to be taught."""
     from helpers.models import clip, example, tiny_model
 
-    for components in ({}, {"extractor": "none", "reasoner": "direct"}, {"extractor": "oracle"}, {"clue_filter": "keep_all"}):
+    for components in (
+        {},
+        {"extractor": "none", "reasoner": "direct"},
+        {"extractor": "oracle"},
+        {"clue_filter": "keep_all"},
+    ):
         section = model(**components)
-        net = tiny_model(**{name: section.model_dump()[name] for name in ("clue_filter", "reasoner", "clue_extractor")}).train()
+        net = tiny_model(
+            **{name: section.model_dump()[name] for name in ("clue_filter", "reasoner", "clue_extractor")}
+        ).train()
         batch = net.collate([(clip(), [example(0), example(1)])], seed=0, shuffle_options=False, chain=True)
-        for name, stage in (("stage1", Stage1(steps=1, losses=EVERYTHING)), ("stage2", Stage2(steps=1, losses=EVERYTHING))):
+        for name, stage in (
+            ("stage1", Stage1(steps=1, losses=EVERYTHING)),
+            ("stage2", Stage2(steps=1, losses=EVERYTHING)),
+        ):
             said = {t.name for t in supervise(name, stage, section, [manifest()]).terms if t.state == "taught"}
-            computed = {key.removeprefix("labels/") for key in net(batch, stage=stage, seed=0) if key.startswith("labels/")}
+            computed = {
+                key.removeprefix("labels/") for key in net(batch, stage=stage, seed=0) if key.startswith("labels/")
+            }
             assert computed == said, (components, name)
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -77,7 +79,7 @@ def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
     with media_errors(path):
         container = av.open(str(path), metadata_errors="replace")
     stream = container.streams.best("video")
-    if stream is None or "attached_pic" in stream.disposition.name.lower():
+    if stream is None or stream.disposition & Disposition.attached_pic:
         container.close()
         raise MediaError("no_video_stream", f"{path}: no video in this file (sound or a cover picture only)")
     stream.thread_count, stream.thread_type = 1, "NONE"
@@ -89,17 +91,18 @@ def read_index(path: Path) -> FrameIndex:
     container, stream = open_container(path)
     with container, media_errors(path):
         packets, first = _read_packets(path, container, stream)
+        form, base, rate = container.format.name, float(stream.time_base), stream.guessed_rate or stream.average_rate
     ticks = [packet.ticks for packet in packets if not packet.is_hidden]
-    is_timed = container.format.name not in UNTIMED_FORMATS and None not in ticks and len(set(ticks)) == len(ticks)
+    is_timed = form not in UNTIMED_FORMATS and None not in ticks and len(set(ticks)) == len(ticks)
     ticks_F = _shown(ticks, first) if is_timed else _decoded_ticks(path)
     keys = _keys(packets, ticks_F) if is_timed else ()
     upright = first.rotation % 180 == 0
-    seconds_F = (ticks_F - ticks_F[0]) * float(stream.time_base)
+    seconds_F = (ticks_F - ticks_F[0]) * base
     return FrameIndex(
-        format=container.format.name,
+        format=form,
         ticks_F=ticks_F,
         seconds_F=seconds_F,
-        duration_seconds=float(seconds_F[-1]) + _last_duration(packets, ticks_F, stream),
+        duration_seconds=float(seconds_F[-1]) + _last_duration(packets, ticks_F, base, rate),
         width=first.width if upright else first.height,
         height=first.height if upright else first.width,
         keys=keys,
@@ -120,8 +123,7 @@ def _read_packets(path: Path, container: InputContainer, stream: VideoStream) ->
             first = next(iter(packet.decode()), None)
         if packet.size:
             seek = packet.pts if packet.dts is None else packet.dts
-            hidden = packet.is_discard or bool(packet.pts is not None and packet.is_discard)
-            packets.append(_Packet(packet.pts, seek, packet.duration or 0, packet.is_keyframe, hidden))
+            packets.append(_Packet(packet.pts, seek, packet.duration or 0, packet.is_keyframe, packet.is_discard))
     if len(packets) < expected:
         message = f"{path}: broken off: {len(packets)} of the {expected} frames in its table are there; fetch it again"
         raise MediaError("corrupt", message)
@@ -156,8 +158,7 @@ def _is_closed(packets: list[_Packet], ticks_F: np.ndarray) -> bool:
     return all(ticks_F[place] == packet.ticks for place, packet in enumerate(packets) if packet.is_key)
 
 
-def _last_duration(packets: list[_Packet], ticks_F: np.ndarray, stream: VideoStream) -> float:
+def _last_duration(packets: list[_Packet], ticks_F: np.ndarray, base: float, rate: Fraction | None) -> float:
     """Seconds that the last frame is shown: as stored, else one frame of the guessed rate."""
     stored = max((packet.duration for packet in packets if packet.ticks == ticks_F[-1]), default=0)
-    rate = stream.guessed_rate or stream.average_rate
-    return float(stored * stream.time_base) if stored or not rate else float(1 / rate)
+    return stored * base if stored or not rate else float(1 / rate)

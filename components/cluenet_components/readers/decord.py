@@ -19,7 +19,7 @@ import numpy as np
 from cluenet.contracts import Reader, VideoFile
 from cluenet.errors import DataError, MediaError
 from cluenet.registry import register
-from cluenet_components.readers._files import open_path
+from cluenet_components.readers._source import open_path
 from cluenet_components.readers._index import FrameIndex, read_index
 
 EXACT_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"})
@@ -59,9 +59,10 @@ class DecordFile(VideoFile):
         self.width, self.height = index.width, index.height
         self._size: tuple[int, int] | None = None
         self._decoder: Any = None
-        if index.format not in EXACT_FORMATS or not index.is_closed:
-            kind = "hidden or open groups of frames" if index.format in EXACT_FORMATS else "this container"
-            raise self._unsupported(f"{index.format} with {kind}" if index.format in EXACT_FORMATS else f"{kind} ({index.format})")
+        if index.format not in EXACT_FORMATS:
+            raise self._unsupported(f"it seeks wrongly in this container ({index.format})")
+        if not index.is_closed:
+            raise self._unsupported("it has open groups of pictures, or frames hidden by an edit list")
 
     def frames(self, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
         wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)

@@ -18,7 +18,7 @@ from pydantic import Field
 from cluenet.contracts import Reader, VideoFile
 from cluenet.errors import MediaError
 from cluenet.registry import ComponentConfig, register
-from cluenet_components.readers._files import open_path
+from cluenet_components.readers._source import open_path
 from cluenet_components.readers._index import FrameIndex, KeyFrame, media_errors, open_container, read_index
 
 Strategy = Literal["auto", "seek", "scan"]

@@ -46,9 +46,13 @@ class QuestionAccounts:
             "labels": self.labels,
             "quarantined": {
                 "reasons": dict(self.reasons.most_common()),
-                "readers": {reader: dict(counts) for reader, counts in sorted(self.readers.items())},
+                "readers": _nested(self.readers),
             },
         }
+
+
+def _nested(counts: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    return {name: dict(sorted(counter.items())) for name, counter in sorted(counts.items())}
 
 
 def labels_of(example: Example) -> dict[str, bool]:
@@ -73,6 +77,7 @@ class VideoAccounts:
         self.openings = self.fallbacks = self.bytes = self.ready = self.failed = 0
         self.failures: Counter[str] = Counter()
         self.readers: Counter[str] = Counter()
+        self.failed_readers: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.parts = Counter({"decoded": 0, "reused": 0})  # in this run
         self.files = Counter({"decoded": 0, "reused": 0})
 
@@ -98,6 +103,8 @@ class VideoAccounts:
                 self.fallbacks += bool(clip["failed"])
             else:
                 self.failures[clip["reason"]] += 1
+            for reader, reason in clip["failed"]:
+                self.failed_readers[reader][reason] += 1
 
     def to_dict(self, distinct: int) -> dict[str, Any]:
         """`distinct`: clips by content; the same content under two paths is one of them."""
@@ -116,6 +123,7 @@ class VideoAccounts:
             "decoding": {
                 "openings": self.openings,
                 "readers": dict(sorted(self.readers.items())),
+                "failed_readers": _nested(self.failed_readers),
                 "by_fallback": self.fallbacks,
                 "bytes": self.bytes,
             },

@@ -3,8 +3,9 @@
 The account of a part, kept in its footer and returned to the driver:
 
     {"files": [{"path", "fps", "sha256", "openings", "clips": [a clip, ...]}]}
-    a clip:   {"start_seconds", "end_seconds", "key", "bytes", "reader", "failed": [[reader, reason], ...]}       ready
-              {"start_seconds", "end_seconds", "reason", "detail", "reader"[, "timeout_seconds"]}             not ready
+    a clip:   {"start_seconds", "end_seconds", "failed": [[reader, reason], ...],       whether it is ready or not
+               "key", "bytes", "reader"}                                                ready: who delivered
+               "reason", "detail", "reader"[, "timeout_seconds"]}                       not ready: who failed last
 
 Ready clips have the row groups 0, 1, 2, ... of the part in this order. Nothing in it depends on when or where it was made.
 """
@@ -20,7 +21,7 @@ from typing import Any
 from cluenet.data.batches import Batch, FileJob, Span
 from cluenet.decoding import FramePolicy, encode_frames
 from cluenet.errors import MediaError
-from cluenet.isolation import FileResult, IsolatedDecoder
+from cluenet.isolation import Decoded, IsolatedDecoder, Job
 from cluenet.prepared import ClipWriter, PreparedClip, atomic_file, read_account
 from cluenet.recipe import Recipe
 from cluenet.records import Frames, content_hash
@@ -56,41 +57,66 @@ class PartMaker:
     def _make(self, part: Path, batch: Batch) -> Account:
         with atomic_file(part) as file:
             writer = ClipWriter(file)
-            account = {"files": [self._file(writer, job, result) for job, result in self._decoded(batch)]}
-            writer.close(account)
+            try:
+                account = {"files": [self._file(writer, job, decoded) for job, decoded in self._decoded(batch)]}
+                writer.close(account)
+            except BaseException:
+                writer.abandon()
+                raise
         return account
 
-    def _decoded(self, batch: Batch) -> Iterator[tuple[FileJob, FileResult]]:
+    def _decoded(self, batch: Batch) -> Iterator[tuple[FileJob, Decoded]]:
         if self._decoder is None:
-            self._decoder = IsolatedDecoder(self._policy, timeout_seconds=self._recipe.data.decode_timeout_seconds)
-        return zip(batch.jobs, self._decoder.decode(batch.jobs), strict=True)
+            data = self._recipe.data
+            plugins, limit = self._recipe.plugins, data.decode_timeout_seconds
+            self._decoder = IsolatedDecoder(self._policy, timeout_seconds=limit, plugins=plugins)
+        return zip(batch.jobs, self._decoder.decode(map(_bounds, batch.jobs)), strict=True)
 
-    def _file(self, writer: ClipWriter, job: FileJob, result: FileResult) -> dict[str, Any]:
-        clips: list[Frames | MediaError] = list(result.clips)
-        sha256 = ""
-        if any(isinstance(clip, Frames) for clip in clips):
+    def _file(self, writer: ClipWriter, job: FileJob, decoded: Decoded) -> dict[str, Any]:
+        outcomes = decoded.outcomes
+        sha256 = None
+        if decoded.reader is not None:
             try:
                 sha256 = sha256_of(Path(job.path))
             except MediaError as error:
-                clips = [error] * len(clips)
-        outcomes = zip(job.spans, clips, strict=True)
-        rows = [self._clip(writer, job, span, clip, result, sha256) for span, clip in outcomes]
-        return {"path": job.path, "fps": job.fps, "sha256": sha256, "openings": result.openings, "clips": rows}
+                outcomes = [error] * len(job.spans)
+        clips = []
+        for span, outcome in zip(job.spans, outcomes, strict=True):
+            if sha256 is None or isinstance(outcome, MediaError):
+                clip = self._failure(outcome, decoded)
+            else:
+                clip = self._ready(writer, job, span, outcome, decoded, sha256)
+            clips.append({**asdict(span), **clip, "failed": [list(pair) for pair in decoded.failed]})
+        return {"path": job.path, "fps": job.fps, "sha256": sha256, "openings": decoded.openings, "clips": clips}
 
-    def _clip(
-        self, writer: ClipWriter, job: FileJob, span: Span, clip: Frames | MediaError, result: FileResult, sha256: str
+    def _ready(
+        self, writer: ClipWriter, job: FileJob, span: Span, frames: Frames, decoded: Decoded, sha256: str
     ) -> dict[str, Any]:
-        if isinstance(clip, MediaError):
-            return {**asdict(span), **self._failure(clip, result)}
-        key = content_hash(sha256, job.fps, asdict(span), self._policy_hash)
-        blob, times = encode_frames(clip, self._policy.codec), clip.seconds_T.tolist()
-        bounds = (span.start_seconds, span.end_seconds, clip.duration_seconds)
-        writer.write(PreparedClip(key, job.path, job.fps, sha256, *bounds, result.reader, blob, times))
-        return {**asdict(span), "key": key, "bytes": len(blob), "reader": result.reader, "failed": result.failed}
+        clip = PreparedClip(
+            key=content_hash(sha256, job.fps, asdict(span), self._policy_hash),
+            path=job.path,
+            fps=job.fps,
+            sha256=sha256,
+            start_seconds=span.start_seconds,
+            end_seconds=span.end_seconds,
+            duration_seconds=frames.duration_seconds,
+            reader=str(decoded.reader),
+            frames=encode_frames(frames, self._policy.codec),
+            seconds=frames.seconds_T.tolist(),
+        )
+        writer.write(clip)
+        return {"key": clip.key, "bytes": len(clip.frames), "reader": clip.reader}
 
-    def _failure(self, error: MediaError, result: FileResult) -> dict[str, Any]:
-        limit = {"timeout_seconds": self._recipe.data.decode_timeout_seconds} if error.reason == "timeout" else {}
-        return {"reason": error.reason, "detail": error.message, "reader": result.reader, **limit}
+    def _failure(self, error: MediaError, decoded: Decoded) -> dict[str, Any]:
+        tried = [name for name, _ in decoded.failed]
+        timed_out = any(reason == "timeout" for _, reason in decoded.failed)
+        limit = {"timeout_seconds": self._recipe.data.decode_timeout_seconds} if timed_out else {}
+        reader = decoded.reader or (tried[-1] if tried else None)
+        return {"reason": error.reason, "detail": error.message, "reader": reader, **limit}
+
+
+def _bounds(job: FileJob) -> Job:
+    return job.path, job.fps, tuple((span.start_seconds, span.end_seconds) for span in job.spans)
 
 
 def can_be_retried(account: Mapping[str, Any], timeout_seconds: float) -> bool:
@@ -101,7 +127,7 @@ def can_be_retried(account: Mapping[str, Any], timeout_seconds: float) -> bool:
 def _cause_is_gone(path: str, clip: Mapping[str, Any], timeout_seconds: float) -> bool:
     if clip.get("reason") == "missing":
         return Path(path).exists()
-    return clip.get("reason") == "timeout" and clip["timeout_seconds"] < timeout_seconds
+    return bool(clip.get("timeout_seconds", timeout_seconds) < timeout_seconds)
 
 
 def sha256_of(path: Path) -> str:

@@ -31,7 +31,7 @@ def accounts_of(work: Sequence[Batch], recipe: Recipe, folder: Path) -> Iterator
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False)
     workers = number_of_workers(recipe.data.decode_workers, int(ray.cluster_resources().get("CPU", 0)), len(work))
-    tasks = -(-len(work) // BATCHES_PER_TASK)
+    tasks = max(workers, -(-len(work) // BATCHES_PER_TASK))
     with _quiet():
         batches = ray.data.from_items([{"batch": batch.to_json()} for batch in work], override_num_blocks=tasks)
         accounts = batches.map_batches(

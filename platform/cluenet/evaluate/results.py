@@ -44,7 +44,12 @@ def available_rows(wanted: Sequence[str], *, reads_clues: bool, labelled: bool) 
 
 
 def summarise(
-    samples: Sequence[Sample], lost: Sequence[Mapping[str, Any]], *, extracts: bool, notes: Mapping[str, str], resamples: int
+    samples: Sequence[Sample],
+    lost: Sequence[Mapping[str, Any]],
+    *,
+    extracts: bool,
+    notes: Mapping[str, str],
+    resamples: int,
 ) -> dict[str, Any]:
     """`lost`: rows of quarantine.jsonl. `extracts`: whether the model states clues of its own, as opposed to the labels'."""
     known = [sample for sample in samples if sample["correct"] is not None]
@@ -85,7 +90,10 @@ def _clues(samples: Sequence[Sample], extracts: bool, resamples: int) -> tuple[d
     if not extracts or not labelled:
         why = NO_LABELS if extracts else NO_CLUES if not any(sample["clues"] for sample in samples) else NOT_EXTRACTED
         return {"clues": None, "pointing": None}, {"clues": why, "pointing": why}
-    clues = {"stated": _agreement(labelled, resamples, kept_only=False), "kept": _agreement(labelled, resamples, kept_only=True)}
+    clues = {
+        "stated": _agreement(labelled, resamples, kept_only=False),
+        "kept": _agreement(labelled, resamples, kept_only=True),
+    }
     pointed = _pointing(labelled, resamples)
     return {"clues": clues, "pointing": pointed}, {} if pointed else {"pointing": NO_BOXES}
 
@@ -93,7 +101,8 @@ def _clues(samples: Sequence[Sample], extracts: bool, resamples: int) -> tuple[d
 def _agreement(labelled: Sequence[Sample], resamples: int, *, kept_only: bool) -> dict[str, Any]:
     counts = [
         clue_metrics.count_all(
-            stated_clues([clue for clue in sample["clues"] if clue["kept"] or not kept_only]), stated_clues(sample["true_clues"])
+            stated_clues([clue for clue in sample["clues"] if clue["kept"] or not kept_only]),
+            stated_clues(sample["true_clues"]),
         )
         for sample in labelled
     ]

@@ -75,7 +75,11 @@ def _verdict(example: Example, answer: Answer) -> dict[str, Any]:
 
 def _stated(clue: PredictedClue, boxes: Sequence[Box], view: View, offset: float) -> dict[str, Any]:
     """Pointing is null without attention or without a box to point at."""
-    hit, likely = pointing(clue.attention_N, view.shape, boxes, view.block_seconds) if clue.attention_N and boxes else (None, None)
+    hit, likely = (
+        pointing(clue.attention_N, view.shape, boxes, view.block_seconds)
+        if clue.attention_N and boxes
+        else (None, None)
+    )
     return {**clue_row(clue, offset), "pointing": hit, "pointing_chance": likely}
 
 
@@ -117,7 +121,9 @@ def in_clip_time(clue: Clue, start_seconds: float) -> Clue:
 def stated_clues(rows: Sequence[Mapping[str, Any]]) -> list[Stated]:
     """Clues of a sample, stated or true, as `cluenet.metrics.clues` takes them."""
     return [
-        Stated(tuple(row["words"]), None if row["start_seconds"] is None else (row["start_seconds"], row["end_seconds"]))
+        Stated(
+            tuple(row["words"]), None if row["start_seconds"] is None else (row["start_seconds"], row["end_seconds"])
+        )
         for row in rows
     ]
 

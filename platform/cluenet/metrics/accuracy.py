@@ -32,12 +32,19 @@ class Accuracy:
 
 
 def accuracy(
-    right_N: Sequence[bool], types_N: Sequence[str], videos_N: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0
+    right_N: Sequence[bool],
+    types_N: Sequence[str],
+    videos_N: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Accuracy:
     """Of N questions. Without any, every value is None."""
     types = sorted(set(types_N))
     right_N1 = np.asarray(right_N, dtype=float).reshape(-1, 1)
-    member_NY = np.array([[kind == own for kind in types] for own in types_N], dtype=float).reshape(len(right_N1), len(types))
+    member_NY = np.array([[kind == own for kind in types] for own in types_N], dtype=float).reshape(
+        len(right_N1), len(types)
+    )
     values_NM = np.concatenate([member_NY * right_N1, member_NY], axis=1)
 
     def statistic(sums: np.ndarray) -> np.ndarray:
@@ -55,7 +62,12 @@ def accuracy(
 
 
 def accuracy_on_all(
-    right_N: Sequence[bool], videos_N: Sequence[str], lost_videos: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0
+    right_N: Sequence[bool],
+    videos_N: Sequence[str],
+    lost_videos: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Interval:
     """Accuracy when questions that could not be asked count as wrong. `lost_videos`: the video of each of them."""
     right_M1 = np.array([*map(float, right_N), *[0.0] * len(lost_videos)]).reshape(-1, 1)

@@ -28,16 +28,17 @@ def target_cells(shape: tuple[int, int, int], boxes: Sequence[Box], block_second
 
 
 def _covered(box: Box, rows: int, cols: int) -> np.ndarray:
-    in_rows = _inside(box.y1, box.y2, rows)[:, None] & _inside(box.x1, box.x2, cols)[None]
+    cells_RC: np.ndarray = _inside(box.y1, box.y2, rows)[:, None] & _inside(box.x1, box.x2, cols)[None]
     row, col = int((box.y1 + box.y2) / 2 * rows), int((box.x1 + box.x2) / 2 * cols)
-    in_rows[min(row, rows - 1), min(col, cols - 1)] = True
-    return in_rows
+    cells_RC[min(row, rows - 1), min(col, cols - 1)] = True
+    return cells_RC
 
 
 def _inside(low: float, high: float, count: int) -> np.ndarray:
     """Bool [count]: which of `count` equal cells of 0..1 have their centre in low..high."""
     centres = (np.arange(count) + 0.5) / count
-    return (centres >= low) & (centres <= high)
+    inside: np.ndarray = (centres >= low) & (centres <= high)
+    return inside
 
 
 def pointing(

@@ -18,7 +18,9 @@ class Muon(torch.optim.Optimizer):
     by orthogonalising matrices of one shape as one batch. Update scale: sqrt(max(1, rows / columns)).
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, *, momentum: float = 0.95, weight_decay: float = 0.01):
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, *, momentum: float = 0.95, weight_decay: float = 0.01
+    ):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()

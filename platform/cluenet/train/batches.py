@@ -12,6 +12,7 @@ from cluenet.model.batch import Batch
 from cluenet.model.pipeline import ClueNet
 from cluenet.prepared import PreparedSet
 from cluenet.records import Example, Frames
+from cluenet.train.group import Group
 from cluenet.train.plan import Draw, Plan, seed_of
 
 T = TypeVar("T")
@@ -22,11 +23,11 @@ class TrainingBatches:
     """The micro-batches of one worker, step after step."""
 
     def __init__(
-        self, model: ClueNet, sets: Sequence[PreparedSet], weights: Sequence[float], stage: Stage, *, name: str, seed: int,
-        rank: int, world_size: int,
+        self, model: ClueNet, sets: Sequence[PreparedSet], weights: Sequence[float], stage: Stage, group: Group, *, name: str,
+        seed: int,
     ):  # fmt: skip
-        self.model, self.sets, self.stage, self.name, self.seed = model, sets, stage, name, seed
-        self.rank, self.world_size = rank, world_size
+        self.model, self.sets, self.stage, self.group = model, sets, stage, group
+        self.name, self.seed = name, seed
         order = seed_of(seed, name, "order")  # the stages draw in different orders
         sizes = tuple(map(len, sets))
         self.plan = Plan(sizes, tuple(weights), order, stage.clips_per_batch, stage.questions_per_clip)
@@ -34,11 +35,13 @@ class TrainingBatches:
     def __call__(self, first_step: int, end_step: int) -> Iterator[list[Batch]]:
         """For each step, its `accumulate` micro-batches."""
         for step in range(first_step, end_step):
-            parts = self.plan.slice(step, rank=self.rank, world_size=self.world_size, accumulate=self.stage.accumulate)
+            parts = self.plan.slice(
+                step, rank=self.group.rank, world_size=self.group.size, accumulate=self.stage.accumulate
+            )
             yield [self._batch(draws, step, part) for part, draws in enumerate(parts)]
 
     def _batch(self, draws: Sequence[Draw], step: int, part: int) -> Batch:
-        seed = seed_of(self.seed, self.name, step, self.rank, part)
+        seed = seed_of(self.seed, self.name, step, self.group.rank, part)
         clips = [self._clip(draw) for draw in draws]
         return self.model.collate(clips, seed=seed, shuffle_options=True, chain=self.stage.losses.chain > 0)
 

@@ -1,5 +1,7 @@
 """Checkpoints of a stage: whole or not there, the newest ones and the best one kept, found again after any crash.
 
+The folder of a stage:
+
     <run>/<stage>/
         checkpoint-000200/
             model.safetensors    all weights of the ClueNet

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -30,6 +29,7 @@ from cluenet.recipe import Recipe
 from cluenet.train import checkpoints
 from cluenet.train.batches import TrainingBatches, prefetch
 from cluenet.train.checkpoints import TrainerState
+from cluenet.train.group import Group, mean_of
 from cluenet.train.plan import seed_of
 from cluenet.train.supervision import has_clues
 from cluenet.train.trackers import Trackers, finite
@@ -68,7 +68,8 @@ class Worker:
 def run_stage(job: StageJob, worker: Worker) -> None:
     """Train the stage from its newest checkpoint, or from its start, to its manifest.
 
-    Raises CheckpointError, DataError, StorageError, and CluenetError when the loss is no longer a number.
+    Raises CheckpointError, DataError, StorageError, CluenetError when the loss is no longer a number, and OtherWorkerError
+    on the workers that are not to blame.
     """
     if finished(job.folder):
         return
@@ -83,24 +84,23 @@ def run_stage(job: StageJob, worker: Worker) -> None:
 class _Loop:
     def __init__(self, job: StageJob, worker: Worker):
         self.job, self.worker = job, worker
+        self.group = Group(worker.rank, worker.world_size, worker.device)
         self.recipe = Recipe.from_dict(job.recipe)
         self.stage: Stage = getattr(self.recipe.train, job.stage)
-        self.model = build_model(self.recipe.model, Path(job.base), seed=self.recipe.seed)
-        self.state = self._resume_or_start()
+        with self.group.together():
+            self.model = build_model(self.recipe.model, Path(job.base), seed=self.recipe.seed)
+            self.state = self._resume_or_start()
+            self.batches, self.validator = self._batches(), self._validator()
+            self.trackers = Trackers(
+                Path(job.run), job.stage, resume_step=self.state.step, report_to=self.recipe.train.report_to,
+                active=self.group.first,
+            )  # fmt: skip
         self.wrapped = self._wrap()
-        self.validator = self._validator()
-        self.trackers = Trackers(
-            Path(job.run), job.stage, resume_step=self.state.step, report_to=self.recipe.train.report_to, active=self.first
-        )
-
-    @property
-    def first(self) -> bool:
-        return self.worker.rank == 0
 
     # -------------------------------------------------------------------------------------------- set-up
     def _resume_or_start(self) -> TrainerState:
         """Loads model and optimisers. All workers see the same checkpoints: nobody writes before the first step."""
-        if self.first:
+        if self.group.first:
             checkpoints.sweep(self.job.folder)
         found = checkpoints.newest(self.job.folder, self.job.address)
         if found:
@@ -114,40 +114,41 @@ class _Loop:
         return found[1] if found else TrainerState(self.job.address, self.job.stage)
 
     def _wrap(self) -> nn.Module:
-        if self.worker.world_size == 1:
+        if self.group.size == 1:
             return self.model
         # a stage may leave parts unused: the gate in stage 1, the extractor with clues from the labels
         return DistributedDataParallel(self.model, find_unused_parameters=True)
 
     def _batches(self) -> TrainingBatches:
-        weights = [dataset.weight for dataset in self.recipe.data.train]
+        sets = [PreparedSet(path) for path in self.job.train]
+        weights = [dataset.weight for dataset in self.recipe.data.train]  # type: ignore[attr-defined]
         return TrainingBatches(
-            self.model, [PreparedSet(path) for path in self.job.train], weights, self.stage,
-            name=self.job.stage, seed=self.recipe.seed, rank=self.worker.rank, world_size=self.worker.world_size,
+            self.model, sets, weights, self.stage, self.group, name=self.job.stage, seed=self.recipe.seed
         )  # fmt: skip
 
     def _validator(self) -> Validator:
-        worker, parts = self.worker, self.worker.world_size * self.stage.accumulate
-        return Validator(
-            [PreparedSet(path) for path in self.job.validation], metrics_of(self.recipe),
-            max_clips=self.recipe.train.validation.max_clips, clips_per_batch=self.stage.clips_per_batch // parts,
-            rank=worker.rank, world_size=worker.world_size, device=worker.device,
-        )  # fmt: skip
+        sets = [PreparedSet(path) for path in self.job.validation]
+        clips = self.stage.clips_per_batch // (self.group.size * self.stage.accumulate)
+        most = self.recipe.train.validation.max_clips
+        return Validator(sets, metrics_of(self.recipe), self.group, max_clips=most, clips_per_batch=clips)
 
     # ------------------------------------------------------------------------------------------- the loop
     def run(self) -> None:
         started, before = time.monotonic(), self.state.seconds
-        with closing(prefetch(self._batches()(self.state.step, self.stage.steps))) as batches:
+        with closing(prefetch(self.batches(self.state.step, self.stage.steps))) as batches:
             while not self._over():
-                line = self._step(next(batches))
+                with self.group.together():
+                    parts = next(batches)
+                line = self._step(parts)
                 scores = self._validate() if self._validates() else {}
                 self.state.seconds = before + time.monotonic() - started
-                self._report({**line, **{f"validation/{name}": value for name, value in scores.items()}})
-                if self._saves():
-                    self._save()
-        if self.first:
-            write_manifest(self.job.folder, self._manifest())
-        self._wait()
+                with self.group.together():
+                    self._report({**line, **{f"validation/{name}": value for name, value in scores.items()}})
+                    if self._saves():
+                        self._save()
+        with self.group.together():
+            if self.group.first:
+                write_manifest(self.job.folder, self._manifest())
 
     def _over(self) -> bool:
         patience = self.recipe.train.validation.patience
@@ -158,12 +159,10 @@ class _Loop:
         """One optimiser step; the line that describes it."""
         started, step = time.monotonic(), self.state.step
         outputs = [self._micro_step(batch, step, part, last=part == len(parts) - 1) for part, batch in enumerate(parts)]
-        factor = lr_factor(
-            step, steps=self.stage.steps, warmup_steps=self.stage.warmup_steps, final_fraction=self.stage.final_lr_fraction
-        )
+        factor = self._lr_factor(step)
         norm = self.optimizers.update(factor=factor)
         self.state.step += 1
-        numbers = _mean_of(outputs, self.worker)
+        numbers = mean_of(outputs, self.group)
         questions = self.stage.clips_per_batch * self.stage.questions_per_clip
         seconds = time.monotonic() - started
         line = {"stage": self.job.stage, "step": step + 1, **numbers, "lr": self.stage.lr * factor, "grad_norm": norm,
@@ -175,15 +174,20 @@ class _Loop:
                 self.state.labels[term] = self.state.labels.get(term, 0) + value
         return line
 
+    def _lr_factor(self, step: int) -> float:
+        stage = self.stage
+        return lr_factor(
+            step, steps=stage.steps, warmup_steps=stage.warmup_steps, final_fraction=stage.final_lr_fraction
+        )
+
     def _micro_step(self, batch: Batch, step: int, part: int, *, last: bool) -> dict[str, Tensor]:
         """Forward and backward; gradients of all workers are averaged with the last micro-batch."""
         seed = seed_of(self.recipe.seed, self.job.stage, step, self.worker.rank, part)
         torch.manual_seed(seed)
-        device = self.worker.device
-        single = isinstance(self.wrapped, DistributedDataParallel) and not last
-        autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.recipe.train.precision == "bf16")
-        with self.wrapped.no_sync() if single else nullcontext():  # type: ignore[operator]
-            with autocast:
+        device, bf16 = torch.device(self.worker.device), self.recipe.train.precision == "bf16"
+        alone = isinstance(self.wrapped, DistributedDataParallel) and not last
+        with self.wrapped.no_sync() if alone else nullcontext():  # type: ignore[operator]
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 output = self.wrapped(batch.to(device), stage=self.stage, seed=seed)
             (output["loss"] / self.stage.accumulate).backward()
         return {name: value.detach() for name, value in output.items()}
@@ -207,7 +211,9 @@ class _Loop:
         return self.validator.any and (step % every == 0 or step == self.stage.steps)
 
     def _validate(self) -> dict[str, float]:
-        scores = self.validator(self.model)
+        with self.group.together():
+            counts = self.validator.count(self.model)
+        scores = self.validator.scores(counts)
         value, state = scores[self.recipe.train.validation.metric], self.state
         if state.best_value is None or value > state.best_value:  # a draw goes to the earlier one
             state.best_step, state.best_value, state.validations_without_better = state.step, value, 0
@@ -220,15 +226,10 @@ class _Loop:
         return step % settings.every == 0 or step == self.state.best_step or self._over()
 
     def _save(self) -> None:
-        if self.first:
-            self.trackers.sync()
-            checkpoints.save(self.job.folder, self.state, self.model, self.optimizers, keep=self.recipe.train.checkpoint.keep)
-        self._wait()
-
-    def _wait(self) -> None:
-        """For all workers: none may run ahead of a checkpoint that may yet fail, or end before the manifest is there."""
-        if self.worker.world_size > 1:
-            dist.barrier()
+        if self.group.first:
+            self.trackers.sync()  # a checkpoint must never be ahead of the log
+            keep = self.recipe.train.checkpoint.keep
+            checkpoints.save(self.job.folder, self.state, self.model, self.optimizers, keep=keep)
 
     def _manifest(self) -> dict[str, Any]:
         state = self.state
@@ -237,7 +238,7 @@ class _Loop:
             "address": state.address, "stage": state.stage, "steps": state.step, "best": checkpoints.name_of(best),
             "metric": self.recipe.train.validation.metric, "best_value": state.best_value,
             "stopped_early": state.step < self.stage.steps, "seconds": round(state.seconds, 2), "labels": state.labels,
-            "workers": self.worker.world_size, "model": self.model.describe(), "init": self.job.init,
+            "workers": self.group.size, "model": self.model.describe(), "init": self.job.init,
             "versions": {name: version(name) for name in ("cluenet", "torch", "transformers")},
         }  # fmt: skip
 
@@ -252,24 +253,3 @@ def _optimizers(model: nn.Module, stage: Stage) -> Optimizers:
         list(model.parameters()), model.matrix_parameters() if stage.optimizer == "muon" else (),  # type: ignore[operator]
         lr=stage.lr, adamw_lr=stage.adamw_lr, betas=stage.betas, weight_decay=stage.weight_decay, clip_norm=stage.clip_norm,
     )  # fmt: skip
-
-
-def _mean_of(outputs: list[dict[str, Tensor]], worker: Worker) -> dict[str, Any]:
-    """Over micro-batches and workers: terms weighted by their labels and left out without any, label counts summed.
-
-    Every worker has the same names, because which modules run does not depend on the data.
-    """
-    names = list(outputs[0])
-    values = torch.stack([torch.stack([output[name].double().cpu() for name in names]) for output in outputs])  # [M, names]
-    counts = torch.stack([values[:, names.index(f"labels/{n}")] if f"labels/{n}" in names else torch.ones(len(outputs)).double()
-                          for n in names], dim=1)  # fmt: skip
-    is_count = torch.tensor([name.startswith("labels/") for name in names])
-    sums = torch.stack([torch.where(is_count, values, values * counts).sum(0), counts.sum(0)])
-    if worker.world_size > 1:
-        moved = sums.to(worker.device)
-        dist.all_reduce(moved)
-        sums = moved.cpu()
-    total, count = sums.tolist()
-    return {
-        name: round(total[i]) if is_count[i] else total[i] / count[i] for i, name in enumerate(names) if is_count[i] or count[i]
-    }

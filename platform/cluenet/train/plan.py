@@ -58,7 +58,7 @@ class Plan:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is outside 0..{world_size - 1}")
         if self.clips_per_batch % parts:
-            raise ValueError(f"{self.clips_per_batch} clips do not split into {world_size} workers x {accumulate} parts")
+            raise ValueError(f"{self.clips_per_batch} clips do not split into {world_size} x {accumulate} equal parts")
         batch, size = self.batch(step), self.clips_per_batch // parts
         first = rank * accumulate
         return [batch[part * size : (part + 1) * size] for part in range(first, first + accumulate)]
@@ -68,7 +68,8 @@ class Plan:
         block = self._block_of(number)
         dataset, earlier = _place(self._counts(block), self.seed, block, number - self._drawn_before(block))
         visit, place = divmod(earlier + self._drawn(dataset, block), self.num_clips[dataset])
-        return Draw(dataset, int(_permutation(self.num_clips[dataset], self.seed, "clips", dataset, visit)[place]), visit)
+        order = _permutation(self.num_clips[dataset], self.seed, "clips", dataset, visit)
+        return Draw(dataset, int(order[place]), visit)
 
     def questions(self, draw: Draw, num_questions: int) -> list[int]:
         """Which of a clip's questions (numbers below `num_questions`) this draw asks: `questions_per_clip` of them.

@@ -58,7 +58,9 @@ class Supervision:
         return {"terms": [asdict(term) for term in self.terms], "notes": list(self.notes)}
 
 
-def supervise(stage_name: str, stage: Stage, model: ModelSection, manifests: Sequence[Mapping[str, Any]]) -> Supervision:
+def supervise(
+    stage_name: str, stage: Stage, model: ModelSection, manifests: Sequence[Mapping[str, Any]]
+) -> Supervision:
     """What `stage` can learn from prepared training sets with these manifests.
 
     Raises SupervisionError when that is nothing.

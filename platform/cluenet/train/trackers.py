@@ -36,7 +36,7 @@ class JsonLines:
             self._file.flush()
 
     def sync(self) -> None:
-        """On disk now: a checkpoint must never be ahead of the log."""
+        """On disk now, whatever happens to the machine."""
         with storage_errors(self.path):
             os.fsync(self._file.fileno())
 

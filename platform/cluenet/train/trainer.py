@@ -18,14 +18,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 from cluenet import errors
 from cluenet.errors import CheckpointError, CluenetError, ClusterError, Problem, RecipeError
 from cluenet.folders import atomic_write_json, finished, read_manifest
 from cluenet.progress import Progress
 from cluenet.recipe import Recipe
 from cluenet.train import checkpoints
+from cluenet.train.group import OtherWorkerError
 from cluenet.train.loop import StageJob, Worker, metrics_of, run_stage
 from cluenet.train.supervision import Supervision, supervise
 from cluenet.train.trackers import Follower
@@ -80,7 +79,9 @@ def _job(
     address: str,
 ) -> StageJob:  # fmt: skip
     weights = None if init is None else str(init.absolute() / checkpoints.WEIGHTS)
-    train, validation = (tuple(str(path.absolute()) for path in prepared.get(part, ())) for part in ("train", "validation"))
+    train, validation = (
+        tuple(str(path.absolute()) for path in prepared.get(part, ())) for part in ("train", "validation")
+    )
     run, base = run.absolute(), base.absolute()
     return StageJob(recipe.to_dict(), stage_name, str(run), str(base), weights, train, validation, address)
 
@@ -159,8 +160,10 @@ def _own_interrupts() -> Iterator[None]:
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
+    except SystemExit as error:
+        if error.code == 0:
+            raise KeyboardInterrupt from None
+        raise  # a SIGTERM
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
@@ -185,11 +188,8 @@ def _on_worker(config: dict[str, Any]) -> None:
         run_stage(job, Worker(context.get_world_rank(), context.get_world_size(), str(get_device()), threads))
     except CluenetError as error:
         atomic_write_json(_error_file(job), {"type": type(error).__name__, "message": str(error)})
-        if dist.is_initialized():
-            dist.destroy_process_group()  # frees the others, which may wait for this worker
-    except Exception:
-        if not _error_file(job).exists():
-            raise
+    except OtherWorkerError:
+        pass
 
 
 def _error_file(job: StageJob) -> Path:

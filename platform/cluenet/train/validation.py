@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
-import torch.distributed as dist
+from torch import Tensor
 
 from cluenet.model.batch import Batch
 from cluenet.model.pipeline import ClueNet
 from cluenet.prepared import PreparedSet
 from cluenet.records import Answer, Example
 from cluenet.train.batches import Clip
+from cluenet.train.group import Group
 from cluenet.train.plan import evenly
 
 ROWS: dict[str, Literal["own", "oracle"]] = {"accuracy": "own", "oracle_accuracy": "oracle"}
@@ -26,29 +27,29 @@ class Validator:
     """
 
     def __init__(
-        self, sets: Sequence[PreparedSet], metrics: Sequence[str], *, max_clips: int | None, clips_per_batch: int, rank: int,
-        world_size: int, device: str,
+        self, sets: Sequence[PreparedSet], metrics: Sequence[str], group: Group, *, max_clips: int | None, clips_per_batch: int
     ):  # fmt: skip
         everything = [(prepared, key) for prepared in sets for key in prepared.clip_keys]
         chosen = [everything[index] for index in evenly(len(everything), max_clips)]
         self.any = bool(chosen)
-        self._mine = chosen[rank::world_size]
-        self._metrics, self._clips_per_batch = tuple(metrics), clips_per_batch
-        self._world_size, self._device = world_size, device
+        self._mine = chosen[group.rank :: group.size]
+        self._metrics, self._group, self._clips_per_batch = tuple(metrics), group, clips_per_batch
 
-    def __call__(self, model: ClueNet) -> dict[str, float]:
-        """Each metric as a share of right answers, and `questions`, how many were asked (with a known answer)."""
-        right = torch.zeros(len(self._metrics) + 1, dtype=torch.float64, device=self._device)
+    def count(self, model: ClueNet) -> Tensor:
+        """[metrics + 1] right answers by metric, and questions with a known answer, of this worker's part."""
+        counts = torch.zeros(len(self._metrics) + 1, dtype=torch.float64)
         for batch in self._batches(model):
-            batch = batch.to(self._device)
+            batch = batch.to(self._group.device)
             for column, metric in enumerate(self._metrics):
                 answers = model.predict(batch, clues=ROWS[metric])
-                right[column] += sum(map(is_right, batch.examples, answers))
-            right[-1] += sum(example.answer is not None for example in batch.examples)
-        if self._world_size > 1:
-            dist.all_reduce(right)
-        *counts, questions = right.tolist()
-        scores = {metric: count / max(1.0, questions) for metric, count in zip(self._metrics, counts)}
+                counts[column] += sum(map(is_right, batch.examples, answers))
+            counts[-1] += sum(example.answer is not None for example in batch.examples)
+        return counts
+
+    def scores(self, counts: Tensor) -> dict[str, float]:
+        """Counts of all workers together -> each metric as the share of right answers, and `questions`."""
+        *right, questions = self._group.sum(counts).tolist()
+        scores = {metric: count / max(1.0, questions) for metric, count in zip(self._metrics, right)}
         return {**scores, "questions": int(questions)}
 
     def _batches(self, model: ClueNet) -> Iterator[Batch]:

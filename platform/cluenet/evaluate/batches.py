@@ -76,7 +76,9 @@ class BatchEvaluator:
     def __call__(self, prepared: PreparedSet, parts: Sequence[Part]) -> BatchResult:
         """Raises DataError when the prepared set is damaged, CheckpointError when the model's numbers are not finite."""
         started = time.perf_counter()
-        clips = [(prepared.frames(part.clip), prepared.examples_of(part.clip)[part.first : part.last]) for part in parts]
+        clips = [
+            (prepared.frames(part.clip), prepared.examples_of(part.clip)[part.first : part.last]) for part in parts
+        ]
         batch = self.model.collate(clips, seed=0, shuffle_options=False)
         moved = batch.to(self.device)
         labelled = prepared.manifest["labels"]["clues"] > 0

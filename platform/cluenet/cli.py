@@ -1,0 +1,373 @@
+"""`cluenet`: one verb per thing a person wants. Everything heavy is imported by the verb that needs it.
+
+Exit codes: 0; 2 the input is wrong (`CluenetError`, or a command line that does not parse); 1 a bug of ours; 130 Ctrl-C.
+Results go to standard output, progress and messages to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from cluenet.errors import CluenetError
+
+if TYPE_CHECKING:
+    from cluenet.recipe import Recipe
+    from cluenet.run import Run
+
+GLOBAL_FLAGS = ("--debug", "--verbose")
+
+
+class _CtrlCError(Exception):
+    """Ctrl-C, on its way past typer, which would answer it itself."""
+
+
+class _Verbs(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _CtrlCError from error
+
+
+app = typer.Typer(
+    cls=_Verbs, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Clue-aware video question answering on Ray: prepare, train, evaluate, ask. Recipes (YAML) say everything about a run.",
+)  # fmt: skip
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings that replace the recipe's.")
+]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster, HOST:PORT of its head; else RAY_ADDRESS, else Ray is started here.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import cluenet
+
+        print(f"cluenet {cluenet.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    ctx: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the logs of Ray and of its workers.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    ctx.obj = verbose
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
+
+
+# ------------------------------------------------------------------------------------------------- of a recipe
+
+
+@app.command()
+def run(
+    ctx: typer.Context,
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="Run to show beside this one in the report: folder or recipe.")
+    ] = None,
+    address: Address = None,
+) -> None:
+    """Do every step of a recipe; finished ones are found again, interrupted ones resume."""
+    from cluenet import summary
+
+    with _run(ctx, recipe, overrides, address) as pipeline:
+        report = pipeline.report(baseline and _run_folder(baseline))
+        if pipeline.recipe.data.test:
+            _print(summary.scores_and_times(pipeline))
+        _wrote([report, pipeline.model, pipeline.folder / "manifest.json"])
+        print(f"Ask it:\n  {summary.example_question(pipeline)}")
+
+
+@app.command()
+def prepare(ctx: typer.Context, recipe: RecipeFile, overrides: Overrides = None, address: Address = None) -> None:
+    """Decode the videos of a recipe's datasets, once for all recipes that share them."""
+    with _run(ctx, recipe, overrides, address) as pipeline:
+        _wrote(dict.fromkeys(folder for folders in pipeline.prepared.values() for folder in folders))
+
+
+@app.command()
+def train(ctx: typer.Context, recipe: RecipeFile, overrides: Overrides = None, address: Address = None) -> None:
+    """Prepare, train both stages and write the model folder."""
+    with _run(ctx, recipe, overrides, address) as pipeline:
+        _wrote([pipeline.model, pipeline.folder / "logging.jsonl"])
+
+
+@app.command()
+def evaluate(
+    ctx: typer.Context,
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="A model folder, or a Hugging Face folder (zero-shot); else the recipe's own run."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="With --model: where results go.")] = None,
+    address: Address = None,
+) -> None:
+    """Score the recipe's trained model, or any other one, on the recipe's test sets."""
+    from cluenet import summary
+
+    if out is not None and model is None:
+        raise typer.BadParameter("only with --model; a recipe's own results go to its run folder", param_hint="--out")
+    with _run(ctx, recipe, overrides, address) as pipeline:
+        if model is None:
+            results, folder = pipeline.results_of_trained(), pipeline.folder
+        else:
+            folder = (out or _folder_beside(pipeline.recipe, model)).absolute()
+            results = pipeline.results_of(model, folder)
+        _print(summary.accuracy_table(results))
+        _wrote([folder / "evaluation" / name / "results.json" for name in results])
+
+
+@app.command()
+def plan(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Dry run: every step, its address, whether it is finished, resumable or new, and what it would do."""
+    from rich.table import Table
+
+    from cluenet.planning import Plan
+
+    table = Table("step", "address", "state", "what it does", "folder")
+    for step in Plan(_load(recipe, overrides)).steps():
+        table.add_row(step.name, step.address[:10], step.state, step.what, str(step.folder))
+    _print(table)
+
+
+@app.command()
+def validate(
+    files: Annotated[list[str], typer.Argument(metavar="FILE... [KEY.PATH=VALUE]...", help="Recipes, and overrides.")],
+) -> None:
+    """Check recipes: every problem of every file."""
+    paths = [Path(file) for file in files if "=" not in file or Path(file).exists()]
+    overrides = [file for file in files if "=" in file and not Path(file).exists()]
+    if not paths:
+        raise typer.BadParameter("no file to check", param_hint="FILE")
+    messages = [message for path in paths if (message := _problems(path, overrides))]
+    if messages:
+        raise CluenetError("\n".join(messages))
+
+
+def _problems(path: Path, overrides: list[str]) -> str | None:
+    try:
+        _load(path, overrides)
+    except CluenetError as error:
+        return str(error)
+    print(f"{path}: ok")
+    return None
+
+
+# ---------------------------------------------------------------------------------------------- of runs and models
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or the recipe that made it.")],
+    baseline: Annotated[Path | None, typer.Option(help="Run to show beside it: folder or recipe.")] = None,
+) -> None:
+    """Write a run's report again, as one HTML file."""
+    from cluenet.report.build import build_report
+
+    _wrote([build_report(_run_folder(run), baseline and _run_folder(baseline))])
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="The baseline: run folder, or the recipe that made it.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The run that is to be better, likewise.")],
+    as_json: Json = False,
+) -> None:
+    """Two runs on the same questions: accuracies, difference with interval, exact test, by type."""
+    from cluenet.evaluate import compare as comparison
+
+    runs = [_run_folder(a), _run_folder(b)]
+    rows = comparison.compare(*runs)
+    if as_json:
+        print(json.dumps([row.to_dict() for row in rows], indent=2))
+        return
+    _print(comparison.table(rows, name_a=runs[0].name, name_b=runs[1].name))
+    _wrote(path for run in runs for path in (run / "report.html", run / "model") if path.exists())
+
+
+@app.command()
+def ask(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder.")],
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Video file, or a folder of numbered frames.")],
+    question: Annotated[str, typer.Argument(help="The question.")],
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", help="An answer to choose from; repeat it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a trained model one question about one video."""
+    from cluenet.ask import ask as ask_model
+    from cluenet.ask import render
+
+    result = ask_model(model, video, question, option or [])
+    if as_json:
+        print(result.to_json())
+    else:
+        _print(render(result))
+
+
+# ------------------------------------------------------------------------------------------------- of the software
+
+
+@app.command()
+def components(
+    kind: Annotated[str | None, typer.Argument(help="Only this kind, such as sampler.")] = None, as_json: Json = False
+) -> None:
+    """What can be named in a recipe, with every setting, its default and what it allows."""
+    from cluenet import listing
+
+    rows = listing.components(kind)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        _print(listing.table(rows))
+
+
+@app.command()
+def schema(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; else it is printed.")] = None,
+) -> None:
+    """JSON schema of recipes, for editors; knows every installed component."""
+    from cluenet.folders import atomic_write_text
+    from cluenet.recipe import json_schema
+
+    text = json.dumps(json_schema(), indent=2) + "\n"
+    if output is None:
+        print(text, end="")
+    else:
+        _wrote([atomic_write_text(output, text)])
+
+
+# --------------------------------------------------------------------------------------------------------- parts
+
+
+def _load(recipe: Path, overrides: Sequence[str] | None) -> Recipe:
+    from cluenet.recipe import load
+
+    return load(recipe, overrides or ())
+
+
+def _run(ctx: typer.Context, recipe: Path, overrides: list[str] | None, address: str | None) -> Run:
+    from cluenet.run import Run
+
+    return Run(_load(recipe, overrides), address=address, verbose=bool(ctx.obj), say=_say)
+
+
+def _run_folder(run_or_recipe: Path) -> Path:
+    """Recipes stand for the run folder they lead to."""
+    if run_or_recipe.suffix not in (".yaml", ".yml"):
+        return run_or_recipe
+    from cluenet.planning import Plan
+
+    return Plan(_load(run_or_recipe, None)).run
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print(table: Any) -> None:
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _wrote(paths: Iterable[Path]) -> None:
+    print("Files:")
+    for path in paths:
+        print(f"  {path}")
+
+
+def _folder_beside(recipe: Recipe, model: Path) -> Path:
+    """Where results of a model from elsewhere go: another folder for another model."""
+    from cluenet.records import content_hash
+
+    return (
+        Path(recipe.runs).expanduser()
+        / f"{recipe.name}-{model.absolute().name}-{content_hash(str(model.absolute()))[:10]}"
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- errors
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The console script, and the only place that ends the process."""
+    sys.exit(call(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def call(arguments: list[str]) -> int:
+    """Run one command line and return its exit code. --debug and --verbose may stand anywhere before a `--`."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    flags = [flag for flag in GLOBAL_FLAGS if flag in arguments[:end]]
+    rest = [word for word in arguments[:end] if word not in GLOBAL_FLAGS] + arguments[end:]
+    try:
+        app(args=[*flags, *rest], prog_name="cluenet")
+    except SystemExit as stop:  # typer's: help, --version, a command line that does not parse
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
+    except (KeyboardInterrupt, _CtrlCError):
+        _say("interrupted; run the same command again to resume")
+        return 130
+    except BrokenPipeError:  # `cluenet components | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _explain(error, debug="--debug" in flags)
+    return 0
+
+
+def _explain(error: Exception, *, debug: bool) -> int:
+    """Prints what went wrong and returns the exit code."""
+    if debug:
+        traceback.print_exception(error)
+    cause = getattr(error, "cause", None)  # of an error that came back from a Ray task, inside Ray's own
+    known = cause if isinstance(cause, CluenetError) else error
+    if isinstance(known, CluenetError):
+        _say(f"error: {known}")
+        return known.exit_code
+    if (full := _storage_error(error)) is not None:
+        _say(f"error: {full}")
+        return full.exit_code
+    where = "" if debug else " Run it again with --debug to see the traceback."
+    _say(
+        f"internal error: {type(error).__name__}: {error}\nThis is a bug in cluenet or in a component of a plug-in.{where} "
+        "Please report it to the maintainers, with the traceback, the command and the recipe."
+    )
+    return 1
+
+
+def _storage_error(error: Exception) -> CluenetError | None:
+    """A full disk met where nobody expected it."""
+    from cluenet.folders import StorageError, storage_errors
+
+    path = getattr(error, "filename", None) or "."
+    try:
+        with storage_errors(path):
+            raise error
+    except StorageError as storage:
+        return storage
+    except Exception:
+        return None

@@ -1,0 +1,101 @@
+"""The only file of this package that knows Ray: batches go to a pool of actors, samples come back as batches end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+import ray.data
+
+from cluenet.errors import CluenetError, ClusterError
+from cluenet.evaluate.batches import BatchEvaluator, BatchResult, opened, parts_from
+from cluenet.recipe import Recipe
+
+if TYPE_CHECKING:
+    from cluenet.evaluate.evaluator import Work
+
+MOST_BLOCKS = 1000
+
+
+def results_of(
+    recipe: Recipe, model_folder: Path, work: Work, settings: dict[str, Any]
+) -> Iterator[tuple[int, BatchResult]]:
+    """(place in `work`, result) of every batch, in the order in which they are done.
+
+    Raises ClusterError when more workers are asked for than fit, and what stopped a worker: CheckpointError, DataError.
+    """
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, log_to_driver=False)
+    items = [
+        {"index": index, "folder": str(test.prepared.folder), "parts": json.dumps([astuple(part) for part in batch])}
+        for index, (test, batch) in enumerate(work)
+    ]
+    cpus, gpus = float(settings["threads"]), recipe.train.resources.gpu
+    check_resources(recipe.evaluate.workers, cpus, gpus, ray.cluster_resources())
+    with _quiet():
+        results = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_BLOCKS)).map(
+            _Worker,
+            fn_constructor_kwargs={"recipe": recipe.to_dict(), "model": str(model_folder), "settings": settings},
+            num_cpus=cpus,
+            num_gpus=gpus,
+            compute=ray.data.ActorPoolStrategy(size=min(recipe.evaluate.workers, len(items))),
+        )
+        for row in results.iter_rows():
+            if row["error"]:
+                raise pickle.loads(row["error"])
+            yield row["index"], BatchResult(**json.loads(row["result"]))
+
+
+def check_resources(workers: int, cpus: float, gpus: float, have: dict[str, float]) -> None:
+    """Raises ClusterError when the workers can never run at once: Ray itself would wait for ever."""
+    for kind, each, setting in (("CPU", cpus, "evaluate.threads"), ("GPU", gpus, "train.resources.gpu")):
+        if workers * each > have.get(kind, 0):
+            raise ClusterError(
+                f"evaluate.workers={workers} x {setting}={each:g} asks for {workers * each:g} {kind}, but the cluster has "
+                f"{have.get(kind, 0):g}. Lower evaluate.workers or {setting}, or join a larger cluster (--address)."
+            )
+
+
+class _Worker:
+    """A user's error comes back as a value: raised here, Ray would retry it, log it at length and wrap it."""
+
+    def __init__(self, recipe: dict[str, Any], model: str, settings: dict[str, Any]):
+        self._recipe, self._model, self._settings = recipe, Path(model), settings
+        self._evaluator: BatchEvaluator | None = None
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            result, error = self._result(row["folder"], parts_from(json.loads(row["parts"]))), b""
+        except CluenetError as problem:
+            result, error = "", pickle.dumps(problem)
+        return {"index": row["index"], "result": result, "error": error}
+
+    def _result(self, folder: str, parts: Sequence[Any]) -> str:
+        if self._evaluator is None:
+            Recipe.from_dict(self._recipe)  # loads the plug-ins
+            self._evaluator = BatchEvaluator(self._model, **self._settings)
+        return json.dumps(vars(self._evaluator(opened(folder), parts)), allow_nan=False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray Data without its own bars and reports, which would fight with ours; `cluenet` at level DEBUG keeps them."""
+    if logging.getLogger("cluenet").isEnabledFor(logging.DEBUG):
+        yield
+        return
+    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    before, level = context.enable_progress_bars, logger.level
+    context.enable_progress_bars = False
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        context.enable_progress_bars = before
+        logger.setLevel(level)

@@ -1,0 +1,139 @@
+"""Where every step of a recipe's run leaves its folder, under which address, and what is there already. Starts nothing.
+
+    <store>/prepared/<address>/   <store>/bases/<address>/        shared between recipes
+    <runs>/<name>-<address>/      stage1/ stage2/ model/ evaluation/ report.html
+
+The run folder carries the address of stage 2, which depends on everything before it: a changed recipe gets another folder
+and can never resume an older run. Settings of evaluation alone do not, so scoring again does not train again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, get_args
+
+from cluenet import fingerprint
+from cluenet.errors import DataError
+from cluenet.folders import finished, read_manifest
+from cluenet.prepared import folder_of, store_folder
+from cluenet.recipe import Recipe
+from cluenet.registry import ComponentConfig
+
+State = Literal["finished", "resumable", "new", "off"]
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of `cluenet plan`."""
+
+    name: str  # prepare, pretrain, stage1, stage2, model, evaluate, report
+    address: str
+    folder: Path
+    state: State
+    what: str  # what it will do, in words
+
+
+class Plan:
+    """Addresses and folders of one recipe.
+
+    Reading one raises DataError when a dataset cannot be read or `data.train` is empty, CheckpointError for a backbone that
+    is not there.
+    """
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+
+    def prepared(self, split: Split) -> list[Path]:
+        """Folders of a split's entries, in the recipe's order."""
+        return [folder for one, _, folder in self._prepared if one == split]
+
+    @cached_property
+    def _prepared(self) -> list[tuple[Split, ComponentConfig, Path]]:
+        return [
+            (split, entry, folder_of(self.recipe, entry))
+            for split in get_args(Split)
+            for entry in getattr(self.recipe.data, split)
+        ]
+
+    @cached_property
+    def base(self) -> Path:
+        if not self.recipe.data.train:
+            name = self.recipe.name
+            raise DataError(f"{name}: data.train is empty, so nothing can be trained. Name a dataset there.")
+        sources = self.recipe.model.backbone.build().sources()
+        train = [folder.name for folder in self.prepared("train")]
+        return store_folder(self.recipe) / "bases" / fingerprint.pretrained(self.recipe, train, sources)
+
+    @cached_property
+    def stage1(self) -> str:
+        train = [folder.name for folder in self.prepared("train")]
+        validation = [folder.name for folder in self.prepared("validation")]
+        return fingerprint.stage1(self.recipe, self.base.name, train, validation)
+
+    @cached_property
+    def stage2(self) -> str:
+        return fingerprint.stage2(self.recipe, self.stage1)
+
+    @cached_property
+    def run(self) -> Path:
+        return Path(self.recipe.runs).expanduser().absolute() / f"{self.recipe.name}-{self.stage2[:10]}"
+
+    def address(self, stage: str) -> str:
+        return self.stage1 if stage == "stage1" else self.stage2
+
+    def steps(self) -> list[Step]:
+        """Every step in order, with what is on disk now."""
+        return [*self._prepare_steps(), self._pretrain_step(), *self._run_steps()]
+
+    def _prepare_steps(self) -> Iterator[Step]:
+        for folder, entry in self._unique().items():
+            parts = len(list((folder / "clips").glob("part-*")))
+            state: State = "finished" if finished(folder) else "resumable" if parts else "new"
+            what = f"decode the clips of {entry.name} {entry.split}"  # type: ignore[attr-defined]
+            resumes = f" ({parts} parts are done)" if state == "resumable" else ""
+            yield Step("prepare", folder.name, folder, state, what + resumes)
+
+    def _unique(self) -> dict[Path, ComponentConfig]:
+        return {folder: entry for _, entry, folder in self._prepared}
+
+    def _pretrain_step(self) -> Step:
+        state: State = "finished" if finished(self.base) else "new"
+        return Step(
+            "pretrain", self.base.name, self.base, state, f"make or find backbone {self.recipe.model.backbone.name}"
+        )
+
+    def _run_steps(self) -> Iterator[Step]:
+        for name in ("stage1", "stage2"):
+            yield self._stage_step(name)
+        folder = self.run / "model"
+        yield Step("model", self.stage2, folder, _state(folder, self.stage2), "write the model folder")
+        for prepared in dict.fromkeys(self.prepared("test")):
+            yield self._evaluate_step(prepared)
+        report = self.run / "report.html"
+        yield Step("report", self.stage2, report, "finished" if report.is_file() else "new", "write the report")
+
+    def _stage_step(self, name: str) -> Step:
+        folder, stage = self.run / name, getattr(self.recipe.train, name)
+        if not stage.steps:
+            return Step(name, self.address(name), folder, "off", f"train.{name}.steps is 0")
+        checkpoints = sorted(folder.glob("checkpoint-*"))
+        state = _state(folder, self.address(name))
+        if state != "finished" and checkpoints:
+            state = "resumable"
+        resumes = f", from {checkpoints[-1].name}" if state == "resumable" else ""
+        return Step(name, self.address(name), folder, state, f"train {stage.steps} steps{resumes}")
+
+    def _evaluate_step(self, prepared: Path) -> Step:
+        address, out = fingerprint.evaluation(self.recipe, self.stage2, prepared.name), self.run / "evaluation"
+        done = next((folder for folder in sorted(out.glob("*")) if _state(folder, address) == "finished"), None)
+        entry = self._unique()[prepared]
+        what = f"score {entry.name} {entry.split}"  # type: ignore[attr-defined]
+        return Step("evaluate", address, done or out, "finished" if done else "new", what)
+
+
+def _state(folder: Path, address: str) -> State:
+    return "finished" if finished(folder) and read_manifest(folder).get("address") == address else "new"

@@ -1,0 +1,136 @@
+"""The pretrain step: a backbone makes, or finds, the folder that both stages start from, on a worker.
+
+    <store>/bases/<address>/
+        (Hugging Face folder)    what `Backbone.pretrain` wrote, absent when it found a folder elsewhere
+        manifest.json            address, seconds, `folder` of a base found elsewhere; written last
+
+Bases are shared between recipes. The step does not resume: an interrupted one starts again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cluenet
+from cluenet.contracts import PretrainContext
+from cluenet.errors import CluenetError, ClusterError
+from cluenet.folders import building, finished, read_manifest, write_manifest
+from cluenet.prepared import PreparedSet
+from cluenet.progress import Progress
+from cluenet.recipe import Recipe
+from cluenet.records import Example, Frames, VideoRef
+
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+def pretrain(recipe: Recipe, folder: Path, train: Sequence[Path], *, progress: type[Progress] = Progress) -> Path:
+    """The base of `recipe` in Hugging Face layout; at once when `folder` is finished.
+
+    folder: where it belongs (`cluenet.planning.Plan.base`). train: prepared training sets. Needs a running Ray.
+    Raises what the backbone raises, ClusterError when its worker is lost, StorageError.
+    """
+    if not finished(folder):
+        started = time.monotonic()
+        with building(folder) as part:
+            found = _on_worker(recipe, part, train, progress)
+            elsewhere = {} if found == part else {"folder": str(found)}
+            write_manifest(part, {
+                "step": "pretrain", "address": folder.name, "backbone": recipe.model.backbone.to_dict(), **elsewhere,
+                "seconds": round(time.monotonic() - started, 1), "versions": {"cluenet": cluenet.__version__},
+            })  # fmt: skip
+    return Path(read_manifest(folder).get("folder", folder))
+
+
+def _on_worker(recipe: Recipe, part: Path, train: Sequence[Path], progress: type[Progress]) -> Path:
+    """Runs `_pretrain` as a Ray task with the resources of one training worker and shows its progress."""
+    import ray
+
+    resources, board = recipe.train.resources, part.with_name(f"{part.name}-progress.json")
+    task = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=recipe.train.max_failures)(_pretrain)
+    folders = [str(path.absolute()) for path in train]
+    try:
+        with progress(f"Pretraining {recipe.model.backbone.name}", total=None, unit="steps") as display:
+            result = task.remote(recipe.to_dict(), str(part), folders, str(board))
+            while not ray.wait([result], timeout=SECONDS_BETWEEN_LOOKS)[0]:
+                _show(board, display)
+            _show(board, display)
+        return Path(ray.get(result))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, CluenetError):
+            raise error.cause from None
+        raise
+    except ray.exceptions.RayError as error:
+        raise ClusterError(
+            f"the worker that pretrains {recipe.model.backbone.name} was lost: {error}. Run it again."
+        ) from error
+    except KeyboardInterrupt:
+        ray.cancel(result, force=True)
+        raise
+    finally:
+        board.unlink(missing_ok=True)
+
+
+def _show(board: Path, display: Progress) -> None:
+    try:
+        state = json.loads(board.read_text())
+    except FileNotFoundError:  # nothing reported yet
+        return
+    display.update(state["done"], state["total"], **state["values"])
+
+
+def _pretrain(recipe_dict: Mapping[str, Any], part: str, train: Sequence[str], board: str) -> str:
+    """On the worker. A retry after a lost worker finds what that one wrote, and removes it first."""
+    import shutil
+
+    import torch
+
+    for leftover in Path(part).iterdir():
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    recipe = Recipe.from_dict(recipe_dict)
+    torch.set_num_threads(max(1, int(recipe.train.resources.cpu)))
+    backbone = recipe.model.backbone.build()
+    return str(backbone.pretrain(Context(recipe, Path(part), [Path(path) for path in train], Path(board))))
+
+
+class Context(PretrainContext):
+    """What a backbone may see: the training split, and nothing of the other splits."""
+
+    def __init__(self, recipe: Recipe, folder: Path, train: Sequence[Path], board: Path):
+        self.folder, self.seed = folder, recipe.seed
+        self.clue_words = int(recipe.model.clue_extractor.to_dict().get("words", 0))
+        self._train, self._board, self._told = train, board, 0.0
+
+    @cached_property
+    def _sets(self) -> list[PreparedSet]:
+        return [PreparedSet(path) for path in self._train]
+
+    @cached_property
+    def _clips(self) -> dict[tuple[str, str, VideoRef], tuple[PreparedSet, str]]:
+        return {
+            _key(example): (one, key) for one in self._sets for key in one.clip_keys for example in one.examples_of(key)
+        }
+
+    def examples(self) -> list[Example]:
+        return [example for one in self._sets for example in one.examples()]
+
+    def frames(self, example: Example) -> Frames:
+        prepared, clip_key = self._clips[_key(example)]
+        return prepared.frames(clip_key)
+
+    def progress(self, done: int, total: int, **values: float) -> None:
+        """Through a small file beside the folder, at most twice a second."""
+        if done < total and time.monotonic() - self._told < SECONDS_BETWEEN_LOOKS:
+            return
+        self._told = time.monotonic()
+        fresh = self._board.with_suffix(".new")
+        fresh.write_text(json.dumps({"done": done, "total": total, "values": values}))
+        fresh.replace(self._board)
+
+
+def _key(example: Example) -> tuple[str, str, VideoRef]:
+    return example.dataset, example.id, example.video

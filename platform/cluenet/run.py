@@ -1,0 +1,246 @@
+"""The pipeline of a recipe: prepare -> pretrain -> stage1 -> stage2 -> model -> evaluate -> report.
+
+    <runs>/<name>-<address>/
+        recipe.yaml      every setting, defaults included
+        manifest.json    addresses, seconds and outcome of each step, versions; written when the run is complete
+        steps.json       the same while it is under way
+        logging.jsonl    a line per optimiser step
+        stage1/ stage2/ model/ evaluation/ report.html
+
+Each step's address says what it depends on: a finished step is found again and skipped, an interrupted one resumes.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, get_args
+
+from cluenet import cluster
+from cluenet.errors import CheckpointError, DataError
+from cluenet.folders import atomic_write_json, atomic_write_text, finished, write_manifest
+from cluenet.planning import Plan, Split
+from cluenet.progress import Progress
+from cluenet.recipe import Recipe
+
+STEPS = ("prepare", "pretrain", "stage1", "stage2", "model", "evaluate", "report")
+Say = Callable[[str], None]
+
+
+class Run:
+    """One recipe on its way through the pipeline; `with Run(recipe) as run: run.evaluate()` does all that this needs.
+
+    Every step first does those before it, or finds them finished. Ray is joined or started (`cluster.connect`) when the
+    first step needs it, and left at the end of the block.
+    """
+
+    def __init__(
+        self, recipe: Recipe, *, address: str | None = None, verbose: bool = False,
+        progress: type[Progress] = Progress, say: Say = print,
+    ):  # fmt: skip
+        self.recipe, self.plan = recipe, Plan(recipe)
+        self._address, self._verbose, self._progress, self._say = address, verbose, progress, say
+        self._cluster = ExitStack()
+        self._connected = False
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._cluster.close()
+
+    @property
+    def folder(self) -> Path:
+        return self.plan.run
+
+    # ---------------------------------------------------------------------------------------------- the steps
+
+    @cached_property
+    def prepared(self) -> dict[str, list[Path]]:
+        """Folders of the prepared sets by split."""
+        return {split: self._prepare(split) for split in get_args(Split)}
+
+    def _prepare(self, split: Split) -> list[Path]:
+        from cluenet.data.prepare import prepare
+
+        folders = self.plan.prepared(split)
+        if not all(map(finished, folders)):
+            self._connect()
+            with self._timed("prepare"):
+                made = [
+                    prepare(self.recipe, entry, progress=self._progress) for entry in getattr(self.recipe.data, split)
+                ]
+            if made != folders:
+                raise DataError(
+                    f"data.{split}: files of the dataset changed while it was prepared. Run the command again."
+                )
+        return folders
+
+    @cached_property
+    def base(self) -> Path:
+        """The backbone that the stages start from, in Hugging Face layout."""
+        from cluenet.pretrain import pretrain
+
+        train = self.prepared["train"]
+        if not finished(self.plan.base):
+            self._connect(training=True)
+            with self._timed("pretrain"):
+                pretrain(self.recipe, self.plan.base, train, progress=self._progress)
+        return pretrain(self.recipe, self.plan.base, train)
+
+    @cached_property
+    def checkpoint(self) -> Path | None:
+        """The best checkpoint of the last stage; None when no stage is trained."""
+        from cluenet.train.trainer import supervision_of
+
+        for stage in ("stage1", "stage2"):
+            if getattr(self.recipe.train, stage).steps:
+                supervision_of(self.recipe, stage, self.prepared["train"])  # before the backbone: it costs nothing
+        return self._stage("stage2", self._stage("stage1", None))
+
+    def _stage(self, stage: str, init: Path | None) -> Path | None:
+        from cluenet.train.trainer import train_stage
+
+        base, address = self.base, self.plan.address(stage)
+        self._write_recipe()
+
+        def train() -> Path | None:
+            return train_stage(
+                self.recipe, stage, run=self.folder, base=base, prepared=self.prepared, init=init, address=address,
+                progress=self._progress, say=self._say,
+            )  # fmt: skip
+
+        if finished(self.folder / stage) or not getattr(self.recipe.train, stage).steps:
+            return train()
+        self._connect(training=True)
+        with self._timed(stage):
+            return train()
+
+    @cached_property
+    def model(self) -> Path:
+        """The model folder that evaluation and `ask` need."""
+        from cluenet.decoding import FramePolicy
+        from cluenet.train.export import save_final_model
+
+        checkpoint, folder = self.checkpoint, self.folder / "model"
+        self._write_recipe()
+        policy = FramePolicy.from_section(self.recipe.data).to_dict()
+        with self._timed("model", unless=finished(folder)):
+            return save_final_model(
+                self.recipe, run=self.folder, base=self.base, checkpoint=checkpoint, frame_policy=policy,
+                address=self.plan.stage2,
+            )  # fmt: skip
+
+    @cached_property
+    def results(self) -> dict[str, dict[str, Any]]:
+        """results.json of every test set by its name."""
+        return self._evaluate(self.model, self.folder / "evaluation")
+
+    def results_of_trained(self) -> dict[str, dict[str, Any]]:
+        """`results`, without training first. Raises CheckpointError when there is no finished model."""
+        if not finished(self.folder / "model"):
+            raise CheckpointError(
+                f"{self.folder}: no finished model of this recipe. Train it first (cluenet train RECIPE, with the same "
+                "overrides), or name a model: cluenet evaluate RECIPE --model FOLDER"
+            )
+        return self.results
+
+    def results_of(self, model: Path, out: Path) -> dict[str, dict[str, Any]]:
+        """Any model on the recipe's test sets: a ClueNet model folder, or a plain Hugging Face folder zero-shot."""
+        from cluenet.evaluate.evaluator import zero_shot_folder
+
+        if (model / "model_config.json").is_file():
+            return self._evaluate(model, out / "evaluation")
+        if not (model / "config.json").is_file():
+            raise CheckpointError(
+                f"{model}: neither a ClueNet model folder (model_config.json) nor a Hugging Face one (config.json)."
+            )
+        return self._evaluate(zero_shot_folder(self.recipe, model, out / "model"), out / "evaluation")
+
+    def _evaluate(self, model: Path, out: Path) -> dict[str, dict[str, Any]]:
+        from cluenet.evaluate.evaluator import evaluate
+
+        if not self.recipe.data.test:
+            raise DataError(
+                f"{self.recipe.name}: data.test is empty, so there is nothing to score. Name a test set there."
+            )
+        prepared = self._prepare("test")
+        of_this_run = out == self.folder / "evaluation"
+        states = [step.state for step in self.plan.steps() if step.name == "evaluate"] if of_this_run else ["new"]
+        done = all(state == "finished" for state in states)
+        if not done:
+            self._connect()
+        with self._timed("evaluate", unless=done or not of_this_run):
+            return evaluate(self.recipe, model_folder=model, prepared=prepared, out=out, progress=self._progress)
+
+    def report(self, baseline: Path | None = None) -> Path:
+        """The finished run's report; writes the manifest of the run."""
+        from cluenet.report.build import build_report
+
+        results = self.results if self.recipe.data.test else {}
+        self.finish(results)
+        with self._timed("report"):
+            report = build_report(self.folder, baseline)
+        self.finish(results)
+        return report
+
+    # ------------------------------------------------------------------------------------------------ accounts
+
+    def finish(self, results: dict[str, dict[str, Any]]) -> Path:
+        """`manifest.json`: the run is complete."""
+        plan, packages = self.plan, ("cluenet", "ray", "torch", "transformers", "numpy", "av")
+        return write_manifest(self.folder, {
+            "name": self.recipe.name, "address": plan.stage2,
+            "addresses": {
+                **{split: [path.name for path in paths] for split, paths in self.prepared.items()},
+                "pretrain": plan.base.name, "stage1": plan.stage1, "stage2": plan.stage2,
+            },
+            "steps": self.steps(), "evaluation": {name: result["accuracy"]["overall"] for name, result in results.items()},
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        })  # fmt: skip
+
+    def steps(self) -> dict[str, dict[str, Any]]:
+        """Seconds of each step of this run, over all attempts; a step that was found finished took none."""
+        try:
+            known = json.loads((self.folder / "steps.json").read_text())
+        except FileNotFoundError:
+            known = {}
+        return {step: known.get(step, {"seconds": 0.0, "attempts": 0}) for step in STEPS}
+
+    @contextmanager
+    def _timed(self, step: str, *, unless: bool = False) -> Iterator[None]:
+        """Adds the block's seconds to the account, also when it ends in an error or with Ctrl-C."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            if not unless:
+                known = self.steps()
+                seconds = known[step]["seconds"] + time.monotonic() - started
+                known[step] = {"seconds": round(seconds, 2), "attempts": known[step]["attempts"] + 1}
+                atomic_write_json(self.folder / "steps.json", known)
+
+    def _write_recipe(self) -> None:
+        whole = self.recipe.model_copy(update={"extends": None})
+        text = f"# Every setting of this run, defaults included: cluenet run THIS_FILE repeats it.\n{whole.to_yaml()}"
+        path = self.folder / "recipe.yaml"
+        if not path.is_file() or path.read_text() != text:
+            atomic_write_text(path, text)
+
+    def _connect(self, *, training: bool = False) -> None:
+        if not self._connected:
+            connection = cluster.connected(self._address, verbose=self._verbose, plugins=self.recipe.plugins)
+            self._say(f"Ray: {cluster.summary(self._cluster.enter_context(connection))}")
+            self._connected = True
+        if training:
+            resources = self.recipe.train.resources
+            cluster.require(workers=self.recipe.train.workers, cpu=resources.cpu, gpu=resources.gpu)

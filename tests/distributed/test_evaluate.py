@@ -1,0 +1,74 @@
+"""Evaluation with Ray Data: the same bytes as without it, whatever the workers; errors that reach the driver."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluenet.errors import CheckpointError, ClusterError
+from cluenet.evaluate.evaluator import evaluate
+from cluenet.folders import read_manifest
+from helpers.evaluation import Silent, model_folder, prepared_test, recipe
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+FILES = ("results.json", "samples.jsonl")
+
+
+def _recipe(**evaluate):
+    return recipe(evaluate={"questions_per_batch": 5, "bootstrap": 100, **evaluate})
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_folder(tmp_path_factory.mktemp("m") / "model", recipe=_recipe())
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("p")
+    return [
+        prepared_test(folder / "aaaa", recipe=_recipe(), clips=6, lost=1),
+        prepared_test(folder / "bbbb", recipe=_recipe(), clips=3, split="ood", seed=50),
+    ]
+
+
+def _bytes(out: Path) -> dict[str, bytes]:
+    return {f"{name}/{file}": (out / name / file).read_bytes() for name in ("fake-test", "fake-ood") for file in FILES}
+
+
+def test_one_worker_two_workers_and_no_ray_give_the_same_bytes(model: Path, sets: list[Path], tmp_path: Path) -> None:
+    def run(out: Path, recipe, **options):
+        return evaluate(recipe, model_folder=model, prepared=sets, out=out, progress=Silent, **options)
+
+    found = run(tmp_path / "local", _recipe(), local=True)
+    assert run(tmp_path / "one", _recipe()) == found
+    assert Silent.last.done == Silent.last.total == 15 + 7
+    assert run(tmp_path / "two", _recipe(workers=2)) == found
+    assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two") == _bytes(tmp_path / "local")
+    assert found["fake-test"]["counts"]["rows"] == 16
+    assert read_manifest(tmp_path / "two/fake-ood")["workers"] == 2
+
+
+def test_only_what_is_not_finished_is_done(model: Path, sets: list[Path], tmp_path: Path) -> None:
+    evaluate(_recipe(), model_folder=model, prepared=sets[:1], out=tmp_path, progress=Silent, local=True)
+    before = (tmp_path / "fake-test/manifest.json").stat().st_mtime_ns
+    evaluate(_recipe(), model_folder=model, prepared=sets, out=tmp_path, progress=Silent)
+    assert Silent.last.total == 7
+    assert (tmp_path / "fake-test/manifest.json").stat().st_mtime_ns == before
+
+
+def test_an_error_on_a_worker_is_raised_here_as_it_was(sets: list[Path], tmp_path: Path) -> None:
+    broken = model_folder(tmp_path / "model", recipe=_recipe())
+    (broken / "cluenet.safetensors").write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match=r"cluenet\.safetensors: cannot be read"):
+        evaluate(_recipe(), model_folder=broken, prepared=sets, out=tmp_path / "out", progress=Silent)
+    assert not list((tmp_path / "out").glob("*/manifest.json"))
+
+
+def test_more_than_the_cluster_has_is_said_at_once(model: Path, sets: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(
+        ClusterError, match=r"evaluate.workers=64 x evaluate.threads=1 asks for 64 CPU, but the cluster has 2"
+    ):
+        evaluate(_recipe(workers=64), model_folder=model, prepared=sets, out=tmp_path, progress=Silent)
