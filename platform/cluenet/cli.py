@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from cluenet.errors import CluenetError
+from cluenet.errors import CluenetError, StorageError
 
 if TYPE_CHECKING:
     from cluenet.recipe import Recipe
@@ -361,7 +361,7 @@ def _explain(error: Exception, *, debug: bool) -> int:
 
 def _storage_error(error: Exception) -> CluenetError | None:
     """A full disk met where nobody expected it."""
-    from cluenet.folders import StorageError, storage_errors
+    from cluenet.folders import storage_errors
 
     path = getattr(error, "filename", None) or "."
     try:

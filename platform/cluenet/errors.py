@@ -36,7 +36,7 @@ class RecipeError(CluenetError):
         lines = "\n".join(f"  {problem}" for problem in self.problems)
         super().__init__(f"{file}: {count}\n{lines}")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[RecipeError], tuple[str, tuple[Problem, ...]]]:
         return type(self), (self.file, self.problems)
 
 
@@ -55,7 +55,7 @@ class MediaError(CluenetError):
         self.reason, self.message = reason, message
         super().__init__(f"{reason}: {message}")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[MediaError], tuple[str, str]]:
         return type(self), (self.reason, self.message)
 
 
@@ -76,7 +76,7 @@ class StorageError(CluenetError):
 
 
 def suggestion(wrong: str, known: Iterable[str], *, label: str = "Known") -> str:
-    """"Did you mean 'x'? Known: a, b, c." for an unknown name."""
+    """ "Did you mean 'x'? Known: a, b, c." for an unknown name."""
     known = sorted(known)
     near = get_close_matches(str(wrong), known, n=1, cutoff=0.6)
     hint = f"Did you mean {near[0]!r}? " if near else ""

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from cluenet.config.train import STAGE_STEP
+from cluenet.config.train import STAGE_STEP, Stage
 from cluenet.recipe import Recipe
 from cluenet.records import content_hash
 from cluenet.registry import ComponentConfig
@@ -41,7 +41,7 @@ def leaves(section: BaseModel, prefix: str = "", step: str | None = None) -> Ite
         if isinstance(value, ComponentConfig):
             yield from _component_leaves(value, path, declared_step(field))
         elif isinstance(value, BaseModel):
-            yield from leaves(value, f"{path}.", STAGE_STEP.get(type(value), own))
+            yield from leaves(value, f"{path}.", STAGE_STEP[type(value)] if isinstance(value, Stage) else own)
         elif isinstance(value, tuple) and value and isinstance(value[0], ComponentConfig):
             for index, item in enumerate(value):
                 yield from _component_leaves(item, f"{path}.{index}", own)
@@ -80,7 +80,9 @@ def prepared(recipe: Recipe, dataset: ComponentConfig, sources: list[str]) -> st
         for name, value in dataset.to_dict().items()
         if name == "name" or declared_step(type(dataset).model_fields[name]) in (None, "prepare")
     }
-    return content_hash(FORMAT, "prepared", mine, dataset.component.version, sources, _values(recipe, "prepare", "data."))
+    return content_hash(
+        FORMAT, "prepared", mine, dataset.component.version, sources, _values(recipe, "prepare", "data.")
+    )
 
 
 def pretrained(recipe: Recipe, train: list[str], sources: list[str]) -> str:

@@ -13,9 +13,9 @@ as JSON in the part's own footer (key `cluenet`), so that a part is either there
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,8 +38,6 @@ from cluenet.registry import ComponentConfig
 
 FORMAT = 1
 QUESTIONS_PER_PART = 10_000
-SECONDS_TO_WRITE_A_PART = 24 * 3600
-"""An unfinished file that has not grown for so long belongs to a process that is gone."""
 
 CLIP_SCHEMA = pa.schema(
     [
@@ -119,7 +117,7 @@ class PreparedClip:
 class ClipWriter:
     """Writes one clips part: `write` each clip, then `close` with the part's account. The file appears with `close`."""
 
-    def __init__(self, file: Any):
+    def __init__(self, file: IO[bytes]):
         self._writer = pq.ParquetWriter(
             file,
             CLIP_SCHEMA,
@@ -142,13 +140,17 @@ class ClipWriter:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Any]:
-    """A binary file to write that becomes `path` when the block ends well. Raises StorageError on a full disk."""
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file to write that becomes `path` when the block ends well. Raises StorageError on a full disk.
+
+    It is locked while it is written, so that `remove_leftovers` can tell it from that of a process that was killed.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
+                _lock(file)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -191,16 +193,26 @@ def write_index(folder: Path, places: Mapping[str, tuple[str, int]]) -> None:
 
 
 def remove_leftovers(folder: Path, parts: Set[str]) -> None:
-    """Remove clips parts that are not among `parts`, and files that a killed process did not finish."""
+    """Remove clips parts that are not among `parts`, and unfinished files that nobody is writing any more."""
     _remove(part for part in (folder / "clips").glob("part-*") if part.name not in parts)
-    _remove(file for file in folder.rglob(".*.part") if _age_seconds(file) > SECONDS_TO_WRITE_A_PART)
+    _remove(file for file in folder.rglob(".*.part") if not _is_locked(file))
 
 
-def _age_seconds(file: Path) -> float:
+def _lock(file: IO[bytes]) -> bool:
+    """Until the file is closed or the process ends, however it ends. False: another one has it, or there are no locks."""
     try:
-        return time.time() - file.stat().st_mtime
-    except FileNotFoundError:  # another process has just finished or removed it
-        return 0.0
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return not _lock(file)
+    except FileNotFoundError:  # finished, or removed by another process
+        return True
 
 
 def _remove(files: Iterable[Path]) -> None:

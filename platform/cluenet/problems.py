@@ -58,7 +58,10 @@ def _config_of(location: tuple[Any, ...], settings: Any) -> type[BaseModel] | No
     )
     registry = register.kinds().get(kind)
     name = settings if isinstance(settings, str) else settings.get("name") if isinstance(settings, Mapping) else None
-    return registry[name].Config if registry is not None and name in registry else None
+    if registry is None or not isinstance(name, str) or name not in registry:
+        return None
+    config: type[BaseModel] = registry[name].Config
+    return config
 
 
 def _at(values: Any, location: tuple[Any, ...]) -> Any:

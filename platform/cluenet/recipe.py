@@ -67,7 +67,7 @@ def read_values(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in seen:
         raise RecipeError(str(path), [Problem("extends", f"recipes extend each other in a circle: {path}")])
     try:
-        values = yaml.safe_load(path.read_text())
+        values: Any = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         near = ", ".join(sorted(str(other) for other in path.parent.glob("*.yaml"))) or "none"
         raise RecipeError(str(path), [Problem("", f"no such file. YAML files in {path.parent}: {near}")]) from None
@@ -76,7 +76,7 @@ def read_values(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise RecipeError(str(path), [Problem("", f"a recipe is a map of settings, not {type(values).__name__}")])
     if isinstance(base := values.get("extends"), str):
-        values = merge(read_values(path.parent / base, (*seen, path.resolve())), values)
+        return merge(read_values(path.parent / base, (*seen, path.resolve())), values)
     return values
 
 
@@ -85,9 +85,13 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in top.items():
         old = result.get(key)
-        deep = isinstance(old, Mapping) and isinstance(value, Mapping)
-        other_component = deep and "name" in value and value["name"] != old.get("name")
-        result[key] = merge(old, value) if deep and not other_component else value
+        if (
+            isinstance(old, Mapping)
+            and isinstance(value, Mapping)
+            and value.get("name", old.get("name")) == old.get("name")
+        ):
+            value = merge(old, value)
+        result[key] = value
     return result
 
 

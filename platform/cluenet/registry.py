@@ -12,7 +12,7 @@ plug-ins count, and `Recipe` stays one static class.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
@@ -47,7 +47,7 @@ class Registry(Generic[T]):
         self.kind, self.step = kind, step
         self._classes: dict[str, type[T]] = {}
 
-    def __call__(self, name: str):
+    def __call__(self, name: str) -> Callable[[type[T]], type[T]]:
         """Class decorator: enter the class under `name`. Raises PluginError when the name is taken."""
 
         def enter(cls: type[T]) -> type[T]:
@@ -59,7 +59,9 @@ class Registry(Generic[T]):
                 )
             if "Config" not in vars(cls):
                 parent = getattr(cls, "Config", ComponentConfig)
-                config = type("Config", (parent,), {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.Config"})
+                config = type(
+                    "Config", (parent,), {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.Config"}
+                )
                 cls.Config = config  # type: ignore[attr-defined]
             cls.name, cls.kind = name, self.kind  # type: ignore[attr-defined]
             cls.Config.component, cls.Config.name = cls, name  # type: ignore[attr-defined]
@@ -92,7 +94,7 @@ class Registry(Generic[T]):
         if not isinstance(settings, Mapping) or not isinstance(settings.get("name"), str):
             raise PydanticCustomError("component", f"write a {self.kind} as a name or as {{name: ..., option: ...}}")
         try:
-            config = self[settings["name"]].Config  # type: ignore[attr-defined]
+            config: type[ComponentConfig] = self[settings["name"]].Config  # type: ignore[attr-defined]
         except KeyError as error:
             raise PydanticCustomError("component", "{text}", {"text": error.args[0]}) from None
         try:
@@ -106,12 +108,15 @@ class Registry(Generic[T]):
             serialization=core_schema.plain_serializer_function_ser_schema(lambda config: config.to_dict()),
         )
 
-    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"anyOf": [{"enum": list(self)}, *(self._schema_of(name) for name in self)]}
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [{"enum": list(self)}, *(self._schema_of(name, handler) for name in self)]}
 
-    def _schema_of(self, name: str) -> dict[str, Any]:
+    def _schema_of(self, name: str, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         cls = self._classes[name]
-        schema = cls.Config.model_json_schema()  # type: ignore[attr-defined]
+        config = handler(cls.Config.__pydantic_core_schema__)  # type: ignore[attr-defined]
+        schema = dict(handler.resolve_ref_schema(config))
         schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
         schema["required"] = ["name", *schema.get("required", [])]
         schema["title"], schema["description"] = f"{self.kind} {name}", (cls.__doc__ or "").strip().split("\n")[0]

@@ -18,7 +18,7 @@ import pytest
 from cluenet.data.prepare import prepare, prepare_all
 from cluenet.errors import ClusterError, DataError, StorageError
 from cluenet.folders import read_manifest
-from cluenet.prepared import PreparedSet
+from cluenet.prepared import PreparedSet, _is_locked
 from cluenet.progress import Progress
 from cluenet.recipe import Recipe
 from cluenet.records import Clue, Example, Quarantined, VideoRef
@@ -92,10 +92,22 @@ def mixed(videos: Path) -> list[Example | Quarantined]:
     return [row, *bad, *good, *clips, *odd, *twice, labelled]
 
 
+class Counting(Progress):
+    shown: list[tuple[str, int, int | None]] = []
+
+    def __exit__(self, *error) -> None:
+        super().__exit__(*error)
+        self.shown.append((self.title, self.done, self.total))
+
+
 class TestAccounts:
     @pytest.fixture(scope="class")
     def folder(self, videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return prepared(recipe(tmp_path_factory.mktemp("mixed"), mixed(videos)))
+        made = recipe(tmp_path_factory.mktemp("mixed"), mixed(videos))
+        return prepare(made, made.data.train[0], progress=Counting)
+
+    def test_progress_counts_every_video(self, folder: Path) -> None:
+        assert Counting.shown == [("Reading listed train", 19, None), ("Decoding listed train", 12, 12)]
 
     def test_every_row_is_ready_or_quarantined_with_its_reason(self, folder: Path) -> None:
         manifest = read_manifest(folder)
@@ -156,16 +168,7 @@ def good_rows(videos: Path, count: int = 20) -> list[Example]:
 
 
 class TestReuse:
-    def test_a_finished_folder_is_found_again(self, videos: Path, tmp_path: Path) -> None:
-        made = recipe(tmp_path, good_rows(videos, 3))
-        folder = prepared(made)
-        before = (folder / "manifest.json").stat().st_mtime_ns
-        same_data = {"decode_workers": 1, "decode_timeout_seconds": 9.0}
-        assert prepared(recipe(tmp_path, good_rows(videos, 3), **same_data)) == folder
-        assert (folder / "manifest.json").stat().st_mtime_ns == before
-        assert len(openings(tmp_path / "openings.log")) == 3
-
-    def test_one_folder_per_address_and_a_path_per_entry(self, videos: Path, tmp_path: Path) -> None:
+    def test_one_folder_per_address_found_again_and_a_path_per_entry(self, videos: Path, tmp_path: Path) -> None:
         rows = good_rows(videos, 3)
         file = str(write_rows(tmp_path / "rows.json", rows))
         entries = [{"name": "listed", "file": file, "weight": weight} for weight in (1.0, 3.0)]
@@ -174,6 +177,10 @@ class TestReuse:
         assert folders["train"][0] == folders["train"][1] == folders["test"][0] != folders["train"][2]
         assert folders["validation"] == []
         assert PreparedSet(folders["train"][2]).num_questions == 2
+        before = (folders["train"][0] / "manifest.json").stat().st_mtime_ns
+        same_data = {"decode_workers": 1, "decode_timeout_seconds": 9.0}
+        assert prepared(recipe(tmp_path, rows, **same_data)) == folders["train"][0]
+        assert (folders["train"][0] / "manifest.json").stat().st_mtime_ns == before
         assert len(openings(tmp_path / "openings.log")) == 3 + 2
 
     def test_parts_on_disk_are_not_decoded_again(self, videos: Path, tmp_path: Path) -> None:
@@ -263,50 +270,57 @@ def wait_for(condition, seconds: float = 90.0) -> None:
 
 
 class TestInterrupted:
-    @pytest.fixture
+    """Forty files in three parts; `whole` is what an uninterrupted run leaves."""
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return tmp_path_factory.mktemp("interrupted")
+
+    @pytest.fixture(scope="class")
     def rows(self, videos: Path) -> list[Example]:
-        """Forty files: three parts."""
-        return [
-            question(f"q{n}", videos / f"good{n % 20:02d}.mp4", 0.0, 1.0 + n // 20) for n in range(20)
-        ] + [question(f"r{n}", link(videos, n)) for n in range(20)]  # fmt: skip
+        return [question(f"q{n}", videos / f"good{n:02d}.mp4", 0.0, 1.0) for n in range(20)] + [
+            question(f"r{n}", link(videos, n)) for n in range(20)
+        ]
+
+    def recipe(self, folder: Path, rows: list, store: str) -> Recipe:
+        return recipe(folder, rows, store=store, decode_workers=1, delay_seconds=0.15)
+
+    @pytest.fixture(scope="class")
+    def whole(self, folder: Path, rows: list) -> dict[str, object]:
+        made = contents(prepared(self.recipe(folder, rows, "whole")))
+        assert len(openings(folder / "openings.log")) == 40
+        return made
 
     @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-    def test_a_killed_run_goes_on_where_it_stopped(self, rows: list, tmp_path: Path, start, how: int) -> None:
-        one = {"decode_workers": 1, "delay_seconds": 0.15}
-        whole = contents(prepared(recipe(tmp_path, rows, store="whole", **one)))
-        log = tmp_path / "openings.log"
-        assert len(openings(log)) == 40
+    def test_a_killed_run_goes_on_where_it_stopped(self, folder: Path, rows: list, whole, start, how: int) -> None:
+        log = folder / "openings.log"
         log.unlink()
-        made = recipe(tmp_path, rows, **one)
+        made = self.recipe(folder, rows, f"killed{how}")
         process = start(made)
         wait_for(lambda: len(openings(log)) >= 20)
         kill(process, how)
-        clips = next((tmp_path / "store" / "prepared").iterdir()) / "clips"
-        time.sleep(3)  # workers of a killed driver end by themselves
+        clips = next((folder / f"killed{how}" / "prepared").iterdir()) / "clips"
+        wait_for(lambda: not any(_is_locked(file) for file in clips.glob(".*")))  # workers end after their driver
         done = [row["path"] for part in clips.glob("part-*") for row in pq.read_table(part, columns=["path"]).to_pylist()]
         assert 16 <= len(done) < 40
         assert not (clips.parent / "manifest.json").exists()
         log.unlink()
-        folder = prepared(made)
-        again = openings(log)
-        assert sorted(again + done) == sorted({row.video.path for row in rows})
-        assert contents(folder) == whole
-        assert read_manifest(folder)["run"]["files"] == {"decoded": 40 - len(done), "reused": len(done)}
+        prepared(made)
+        assert sorted(openings(log) + done) == sorted(row.video.path for row in rows)
+        assert contents(clips.parent) == whole
+        assert read_manifest(clips.parent)["run"]["files"] == {"decoded": 40 - len(done), "reused": len(done)}
 
-    def test_two_at_once_end_with_one_whole_folder(self, rows: list, tmp_path: Path, start) -> None:
-        made = recipe(tmp_path, rows, delay_seconds=0.02)
+    def test_two_at_once_end_with_one_whole_folder(self, folder: Path, rows: list, whole, start) -> None:
+        log = folder / "openings.log"
+        log.unlink()
+        made = self.recipe(folder, rows, "both")
         process = start(made)
-        log = tmp_path / "openings.log"
         wait_for(lambda: openings(log))
-        folder = prepared(made)
+        made_here = prepared(made)
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output
-        assert f"folder {folder}" in output
-        opened = PreparedSet(folder)
-        assert opened.num_questions == 40
-        assert all(len(opened.frames(key).frames_THWC) == 4 for key in opened.clip_keys)
-        whole = contents(prepared(recipe(tmp_path, rows, store="whole", delay_seconds=0.02)))
-        assert contents(folder) == whole
+        assert f"folder {made_here}" in output
+        assert contents(made_here) == whole
 
 
 def link(videos: Path, number: int) -> Path:
@@ -344,16 +358,3 @@ class TestErrors:
         (folder,) = (tmp_path / MARK / "prepared").iterdir()
         assert [path.name[:10] for path in (folder / "clips").iterdir()] in (["part-00000"], [])
         assert not (folder / "manifest.json").exists()
-
-
-def test_progress_counts_every_video(videos: Path, tmp_path: Path) -> None:
-    shown: list[tuple[str, int, int | None]] = []
-
-    class Counting(Progress):
-        def __exit__(self, *error) -> None:
-            super().__exit__(*error)
-            shown.append((self.title, self.done, self.total))
-
-    made = recipe(tmp_path, mixed(videos))
-    prepare(made, made.data.train[0], progress=Counting)
-    assert shown == [("Reading listed train", 19, None), ("Decoding listed train", 12, 12)]

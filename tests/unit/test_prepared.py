@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import pickle
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -157,12 +156,12 @@ class TestWriting:
 
     def test_leftovers_go_but_files_being_written_stay(self, folder: Path) -> None:
         clips = folder / "clips"
-        old, new = clips / ".part-a.parquet.1.part", clips / ".part-b.parquet.2.part"
-        for path in (old, new, clips / "part-00009.parquet"):
-            path.touch()
-        os.utime(old, (0, time.time() - 2 * prepared.SECONDS_TO_WRITE_A_PART))
-        remove_leftovers(folder, {"part-00000.parquet"})
-        assert sorted(path.name for path in clips.iterdir()) == [new.name, "part-00000.parquet"]
+        for name in (".part-a.parquet.1.part", "part-00009.parquet"):
+            (clips / name).touch()
+        with atomic_file(clips / "part-00001.parquet") as file:
+            remove_leftovers(folder, {"part-00000.parquet"})
+            assert {path.name for path in clips.iterdir()} == {"part-00000.parquet", Path(file.name).name}
+        assert {path.name for path in clips.iterdir()} == {"part-00000.parquet", "part-00001.parquet"}
 
 
 class TestAddress:

@@ -16,7 +16,8 @@ from cluenet.evaluate.results import (
     available_rows,
     summarise,
 )
-from cluenet.evaluate.samples import View, in_clip_time, rounded, sample_of
+from cluenet.evaluate.samples import View, in_clip_time, sample_of
+from cluenet.plain import rounded
 from cluenet.records import Answer, Box, Clue, PredictedClue, VideoRef
 from helpers.models import example
 from helpers.samples import sample

@@ -20,8 +20,8 @@ from av.video.stream import VideoStream
 
 from cluenet.errors import MediaError
 
-UNTIMED_FORMATS = frozenset({"avi", "h264", "hevc", "mpegvideo", "m4v"})
-"""Containers whose packets carry decoding order, not presentation times; only decoding tells when a frame is shown."""
+UNTIMED_FORMATS = frozenset({"avi", "mpeg", "mpegvideo", "m4v", "h264", "hevc"})
+"""Containers that do not store when each frame is shown: FFmpeg infers it while decoding, and wrongly after a seek."""
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 decord finds a frame by seeking to a key frame and counting from there, in the order in which packets are stored. That is
 silently wrong where frames shown before a key frame are stored after it (open GOPs: HEVC and MPEG-4 by default), where an
 edit list hides frames, and in AVI and MPEG streams. So the container is checked first, and such files are refused with
-reason `unsupported`, for the fallback reader to deliver.
+reason `unsupported`, for the fallback reader to deliver. What it hides cannot be undone here: a picture whose data is
+partly damaged comes patched up from its neighbour, where `pyav` reports it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +26,9 @@ from cluenet_components.readers._index import FrameIndex, read_index
 
 EXACT_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"})
 NO_SUBSTITUTES = 1e-9  # fault_tol: fail on the first frame that decord would replace by its neighbour
-END_OF_FILE_RETRIES = "64"  # the default, 10240, is minutes of spinning on a broken end
+NEVER_PADDED = 96  # pixels; no width from here to 700 was mistaken (tried 2026-11, decord 0.6)
+END_OF_FILE_RETRIES = "2048"  # 64 gives up on sound files under load, 512 did not; the default is 10240
+STAMP = re.compile(r"^(\[[\d:]+\] \S+:\d+: )+")  # "[12:57:14] /github/workspace/src/video/video_reader.cc:444: "
 
 
 @register.reader("decord")
@@ -68,8 +72,9 @@ class DecordFile(VideoFile):
         wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
         decoder = self._decoder_for(size or (self.height, self.width))
         try:
-            frames_THWC = np.asarray(decoder.get_batch(wanted.tolist()).asnumpy())
+            frames_THWC = _batch(decoder, wanted.tolist(), *(size or (self.height, self.width)))
         except Exception as error:  # decord raises RuntimeError, DECORDError and its own kinds without a common base
+            self.close()  # after a failure decord goes on with the wrong frames
             message = f"{self.path}: decord: {_first_line(error)}; fetch or encode it again"
             raise MediaError("corrupt", message) from error
         return frames_THWC[places]
@@ -99,5 +104,17 @@ class DecordFile(VideoFile):
         return MediaError("unsupported", message)
 
 
+def _batch(decoder: Any, indices: list[int], height: int, width: int) -> np.ndarray:
+    """uint8 RGB [len(indices), height, width, 3].
+
+    decord pads rows in memory, and where the padded length is a multiple of a narrow width (48, say) it takes the padding
+    for more channels: `get_batch` then fails, and single frames come with rows to be cut.
+    """
+    if width >= NEVER_PADDED:
+        return np.asarray(decoder.get_batch(indices).asnumpy())
+    rows_THB = np.stack([decoder[index].asnumpy().reshape(height, -1) for index in indices])
+    return rows_THB[:, :, : 3 * width].reshape(len(indices), height, width, 3)
+
+
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    return STAMP.sub("", str(error).strip().partition("\n")[0]) or type(error).__name__

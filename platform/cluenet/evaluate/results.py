@@ -22,10 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from cluenet.evaluate.samples import Sample, rounded, stated_clues
+from cluenet.evaluate.samples import Sample, stated_clues
 from cluenet.metrics import clues as clue_metrics
 from cluenet.metrics.accuracy import accuracy, accuracy_on_all, chance, position_counts
 from cluenet.metrics.statistics import ratios
+from cluenet.plain import rounded
 
 ROWS = ("own", "oracle", "none", "text")
 NO_CLUES = "the model reads no clues, so its own answers are the only row"

@@ -9,7 +9,7 @@
     chain          the labelled reasoning, or null
     tokens         {visual, seen, clue_words}: of the clip, those that the answer pass saw, words of the kept clues
 
-Times are seconds of the video file, boxes fractions of the frame, floats rounded to `DIGITS` digits.
+Times are seconds of the video file, boxes fractions of the frame, floats rounded to 6 digits.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from cluenet.errors import CheckpointError
 from cluenet.metrics.accuracy import is_right
 from cluenet.metrics.clues import SILENT, Stated
 from cluenet.metrics.grounding import pointing
+from cluenet.plain import clue_row, rounded
 from cluenet.records import Answer, Box, Clue, Example, PredictedClue
 
-DIGITS = 6
 Sample = dict[str, Any]
 
 
@@ -83,14 +83,6 @@ def _stated(clue: PredictedClue, boxes: Sequence[Box], view: View, offset: float
     return {**clue_row(clue, offset), "pointing": hit, "pointing_chance": likely}
 
 
-def clue_row(clue: PredictedClue, offset: float) -> dict[str, Any]:
-    """A stated clue as plain values, its times moved from the clip's clock to the file's by `offset` seconds."""
-    start, end = (None if t is None else t + offset for t in (clue.start_seconds, clue.end_seconds))
-    box = None if clue.box is None else asdict(_moved(clue.box, offset))
-    return {"text": clue.text, "words": list(clue.words), "start_seconds": start, "end_seconds": end, "box": box,
-            "gate": clue.gate, "kept": clue.kept}  # fmt: skip
-
-
 def _true_clues(clues: Sequence[Clue] | None, words: Sequence[tuple[str, ...]]) -> list[dict[str, Any]] | None:
     if clues is None:
         return None
@@ -126,12 +118,3 @@ def stated_clues(rows: Sequence[Mapping[str, Any]]) -> list[Stated]:
         )
         for row in rows
     ]
-
-
-def rounded(value: Any) -> Any:
-    """Every float in a JSON-like value rounded to DIGITS digits, -0.0 as 0.0."""
-    if isinstance(value, float):
-        return round(value, DIGITS) + 0.0
-    if isinstance(value, Mapping):
-        return {key: rounded(item) for key, item in value.items()}
-    return [rounded(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -122,31 +122,42 @@ def _before(scene: Scene, rng: random.Random) -> Iterator[Draft]:
 
 
 def _temporal(scene: Scene, rng: random.Random, relation: str, shift: int) -> Iterator[Draft]:
-    """The anchor is told once and is no part of a hit, whose neighbour is known from its words alone."""
+    """The anchor happens once, and is no part of a hit, whose neighbour is known from its words alone."""
     events = scene.events
     words = [event_words(scene, event) for event in events]
-    found = []
-    for k, anchor in enumerate(events):
-        if anchor.verb == "hits" or anchor.cause is not None or words.count(words[k]) > 1:
+    shuffled = rng.sample(range(len(events)), len(events))
+    told = {words[k]: k for k in shuffled}.values()  # what happens twice stands for one of its times, or it is right too often
+    for k in shuffled:
+        if events[k].verb == "hits" or events[k].cause is not None or words.count(words[k]) > 1:
             continue
-        possible = [m for m, event in enumerate(events) if _can_be_neighbour(event, anchor, relation)]
-        if k + shift not in possible or words.count(words[k + shift]) > 1:
-            continue
-        wrong = _without(words[k + shift], [words[m] for m in possible])
-        if len(wrong) >= TEMPORAL_OPTIONS - 1:
-            found.append((k, wrong))
-    if found:
-        k, wrong = rng.choice(found)
-        clues = tuple(event_fact(scene, m) for m in sorted((k, k + shift)))
-        question = f"what happens right {relation} {words[k]} ?"
-        yield Draft(question, words[k + shift], _some(rng, wrong, TEMPORAL_OPTIONS - 1), clues)
+        possible = [m for m in told if _can_be_neighbour(scene, k, m, relation, rng)]
+        if len(possible) >= TEMPORAL_OPTIONS and k + shift in possible:
+            wrong = [words[m] for m in possible if m != k + shift]
+            clues = tuple(event_fact(scene, m) for m in sorted((k, k + shift)))
+            question = f"what happens right {relation} {words[k]} ?"
+            yield Draft(question, words[k + shift], _some(rng, wrong, TEMPORAL_OPTIONS - 1), clues)
+            return
 
 
-def _can_be_neighbour(event: Event, anchor: Event, relation: str) -> bool:
-    """Never an event of the anchor's object; a caused move follows its hit and a hit precedes its move, not the anchor."""
-    if anchor.who in (event.who, event.whom):
+def _can_be_neighbour(scene: Scene, k: int, m: int, relation: str, rng: random.Random) -> bool:
+    """Whether event `m` might stand next to the anchor `k` for all that words tell.
+
+    Never an event of the anchor's object. A caused move follows its hit, a hit precedes its move, and nothing follows the
+    approach.
+    """
+    anchor, event = scene.events[k], scene.events[m]
+    objects = {event.who, event.whom} - {None}
+    if anchor.who in objects:
         return False
-    return event.cause is None if relation == "after" else event.verb != "hits"
+    if event.cause is not None if relation == "after" else event.verb == "hits" or m == len(scene.events) - 1:
+        return False
+    apart = _is_hidden(scene, anchor.who, m) or any(_is_hidden(scene, i, k) for i in objects)
+    return not apart or rng.random() >= len(objects) / len(scene.colours)
+
+
+def _is_hidden(scene: Scene, i: int, k: int) -> bool:
+    """Whether object `i` is out of view while event `k` happens."""
+    return scene.cells[k][i] is None and scene.cells[k + 1][i] is None
 
 
 def _predict(scene: Scene, rng: random.Random) -> Iterator[Draft]:

@@ -62,10 +62,9 @@ def allowed_shapes(colour: str, settings: WorldSettings) -> tuple[str, ...]:
 def sample_scene(seed: int, settings: WorldSettings) -> Scene:
     """A scene drawn at random; the same seed and settings give the same one."""
     rng = random.Random(seed)
-    lights = rng.randint(0, MOST_LIGHTS)  # drawn once: retries must not tilt the answers to "how many light"
-    while True:  # about one attempt in two works out
+    plan = _plan(settings, rng)  # drawn once: retries must not tilt how many light up, or what comes early or late
+    while True:  # WHY attempts
         colours, shapes = _looks(settings, rng)
-        plan = _plan(settings, rng, lights)
         board = _Board(settings, rng, has_entry="enters" in plan)
         if all(_ACTIONS[verb](board) for verb in plan) and (approach := _approach(board)):
             history = tuple(board.cells), tuple(board.lights), tuple(board.events)
@@ -82,8 +81,9 @@ def _looks(settings: WorldSettings, rng: random.Random) -> tuple[tuple[str, ...]
             return colours, shapes
 
 
-def _plan(settings: WorldSettings, rng: random.Random, lights: int) -> list[str]:
+def _plan(settings: WorldSettings, rng: random.Random) -> list[str]:
     """Which events, in which order, before the approach. A hit takes two steps, free ones are filled with moves."""
+    lights = rng.randint(0, MOST_LIGHTS)
     while True:
         enters, leaves = rng.random() < 0.6, rng.random() < 0.6
         is_quiet = lights + enters + leaves <= 1
