@@ -8,6 +8,7 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ import pyarrow as pa
 from PIL import Image
 
 from cluenet.config.data import DataSection, Size
-from cluenet.contracts import VideoFile
+from cluenet.contracts import Sampler, VideoFile
 from cluenet.errors import MediaError
 from cluenet.records import Frames, content_hash
 from cluenet.registry import register
 
 ClipBounds = tuple[float, float | None]
 JPEG_QUALITY = 95
+SAME_MOMENT = 1e-6  # seconds: times are computed in floating point
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class FramePolicy:
 
     def fingerprint(self) -> str:
         """Readers agree on pixels, so only what changes the frames counts: sampler, size, codec."""
-        version = register.sampler.parse(self.sampler).component.version
-        return content_hash("frames", self.sampler, version, self.size, self.codec)
+        sampler, size = register.sampler.parse(self.sampler), Size(**self.size)  # spells out every default
+        return content_hash("frames", sampler.to_dict(), sampler.component.version, size.model_dump(), self.codec)
 
     def readers(self) -> list[str]:
         """Names, in the order in which they are tried."""
@@ -57,10 +59,19 @@ class FramePolicy:
 
 
 def decode_clips(
-    path: str, fps: float | None, clips: Sequence[ClipBounds], policy: FramePolicy, *, reader: Mapping[str, Any] | None = None
+    path: str,
+    fps: float | None,
+    clips: Sequence[ClipBounds],
+    policy: FramePolicy,
+    *,
+    reader: Mapping[str, Any] | None = None,
 ) -> list[Frames | MediaError]:
-    """Frames of every (start_seconds, end_seconds) of one file, or why a clip has none. Raises MediaError when the file as a
-    whole cannot be read. `reader`: settings of another reader than the policy's first."""
+    """Frames of every (start_seconds, end_seconds) of one file, in this order, or MediaError `outside` for a clip without any.
+
+    The file is opened once and the frames of all clips are decoded in one pass; a clip holds the frames whose time lies in
+    [start, end], so nothing past its end is seen. `reader`: settings of another reader than the policy's first.
+    Raises MediaError when the file as a whole cannot be read.
+    """
     sampler = register.sampler.parse(policy.sampler).build()
     with register.reader.parse(reader or policy.reader).build().open(path, fps=fps) as video:
         size = target_size(video.height, video.width, Size(**policy.size))
@@ -68,26 +79,30 @@ def decode_clips(
         needed = sorted({i for indices in chosen if isinstance(indices, list) for i in indices})
         if not needed:
             return [error for error in chosen if isinstance(error, MediaError)]
-        pictures, place = video.frames(needed, size), {index: i for i, index in enumerate(needed)}
+        frames_THWC = video.frames(needed, size)
         return [
-            indices if isinstance(indices, MediaError) else _cut(video, pictures[[place[i] for i in indices]], indices, clip)
-            for indices, clip in zip(chosen, clips)
+            indices
+            if isinstance(indices, MediaError)
+            else _cut(video, frames_THWC[np.searchsorted(needed, indices)], indices, clip)
+            for indices, clip in zip(chosen, clips, strict=True)
         ]
 
 
-def _choose(video: VideoFile, sampler, clip: ClipBounds, path: str) -> list[int] | MediaError:
-    start, end = clip
-    inside = np.nonzero((video.seconds_F >= start - 1e-6) & (video.seconds_F <= (math.inf if end is None else end) + 1e-6))[0]
+def _choose(video: VideoFile, sampler: Sampler, clip: ClipBounds, path: str) -> list[int] | MediaError:
+    start, end = clip[0], math.inf if clip[1] is None else clip[1]
+    seconds_F = video.seconds_F
+    inside = np.flatnonzero((seconds_F >= start - SAME_MOMENT) & (seconds_F <= end + SAME_MOMENT))
     if not len(inside):
-        until = "the end" if end is None else f"{end:g} s"
-        return MediaError("outside", f"{path}: no frame from {start:g} s to {until}; it lasts {video.duration_seconds:.2f} s")
+        until = "the end" if clip[1] is None else f"{end:g} s"
+        message = f"{path}: no frame from {start:g} s to {until}; it lasts {video.duration_seconds:.2f} s"
+        return MediaError("outside", f"{message}; check the clip's bounds in the dataset")
     return sampler.sample(video, int(inside[0]), int(inside[-1]))
 
 
 def _cut(video: VideoFile, frames_THWC: np.ndarray, indices: list[int], clip: ClipBounds) -> Frames:
     start, end = clip
     stop = video.duration_seconds if end is None else min(end, video.duration_seconds)
-    return Frames(frames_THWC, video.seconds_F[indices] - start, stop - start)
+    return Frames(frames_THWC, np.maximum(video.seconds_F[indices] - start, 0.0), stop - start)
 
 
 def target_size(height: int, width: int, size: Size) -> tuple[int, int]:
@@ -102,43 +117,63 @@ def target_size(height: int, width: int, size: Size) -> tuple[int, int]:
 
 # ---------------------------------------------------------------------------------------------- bytes
 
+# b"CNF1", length of the head as uint32 little-endian, the head as JSON, then the parts one after the other.
 _MAGIC = b"CNF1"
+_LENGTH = struct.Struct("<I")
 
 
 def encode_frames(frames: Frames, codec: str) -> bytes:
-    """Self-describing bytes. `lossless`: zstd over the raw pixels; `jpeg95`: one JPEG of quality 95 per frame."""
-    pixels = frames.frames_THWC
+    """Self-describing bytes. `lossless`: zstd over the raw pixels; `jpeg95`: one JPEG of quality 95 per frame.
+
+    Raises ValueError for another codec.
+    """
+    frames_THWC = frames.frames_THWC
     if codec == "lossless":
-        parts = [pa.compress(np.ascontiguousarray(pixels).tobytes(), codec="zstd", asbytes=True)]
+        parts = [pa.compress(np.ascontiguousarray(frames_THWC).tobytes(), codec="zstd", asbytes=True)]
     elif codec == "jpeg95":
-        parts = [_jpeg(picture) for picture in pixels]
+        parts = [_jpeg(frame_HWC) for frame_HWC in frames_THWC]
     else:
         raise ValueError(f"no codec {codec!r}; known: lossless, jpeg95")
-    head = {"codec": codec, "shape": pixels.shape, "seconds": frames.seconds_T.tolist(),
-            "duration": frames.duration_seconds, "parts": [len(part) for part in parts]}  # fmt: skip
+    head = {
+        "codec": codec,
+        "shape": frames_THWC.shape,
+        "seconds": frames.seconds_T.tolist(),
+        "duration": frames.duration_seconds,
+        "parts": [len(part) for part in parts],
+    }
     text = json.dumps(head).encode()
-    return b"".join([_MAGIC, struct.pack("<I", len(text)), text, *parts])
+    return b"".join([_MAGIC, _LENGTH.pack(len(text)), text, *parts])
 
 
 def decode_frames(blob: bytes) -> Frames:
-    """Inverse of `encode_frames`. Raises ValueError on bytes that are not its."""
-    if blob[:4] != _MAGIC:
-        raise ValueError("not encoded frames")
-    (length,) = struct.unpack("<I", blob[4:8])
-    head, at, parts = json.loads(blob[8 : 8 + length]), 8 + length, []
-    for size in head["parts"]:
-        parts.append(blob[at : at + size])
-        at += size
+    """Inverse of `encode_frames`; the pixels are read-only. Raises ValueError on bytes that are damaged or not its."""
+    try:
+        if blob[:4] != _MAGIC:
+            raise ValueError(f"they start with {blob[:4]!r}")
+        return _decoded(blob)
+    except (ValueError, KeyError, TypeError, struct.error, OSError, pa.ArrowException) as error:
+        raise ValueError(f"not encoded frames, or damaged ({len(blob)} bytes): {error}") from error
+
+
+def _decoded(blob: bytes) -> Frames:
+    text_at = len(_MAGIC) + _LENGTH.size
+    parts_at = text_at + _LENGTH.unpack_from(blob, len(_MAGIC))[0]
+    head = json.loads(blob[text_at:parts_at])
+    bounds = np.cumsum([parts_at, *head["parts"]]).tolist()
+    if bounds[-1] != len(blob):
+        raise ValueError(f"{bounds[-1]} bytes are expected")
+    parts = [blob[start:stop] for start, stop in pairwise(bounds)]
     shape = tuple(head["shape"])
     if head["codec"] == "lossless":
         raw = pa.decompress(parts[0], decompressed_size=math.prod(shape), codec="zstd", asbytes=True)
-        pixels = np.frombuffer(raw, np.uint8).reshape(shape)
+        frames_THWC = np.frombuffer(raw, np.uint8).reshape(shape)
     else:
-        pixels = np.stack([np.asarray(Image.open(io.BytesIO(part)).convert("RGB")) for part in parts])
-    return Frames(pixels, np.array(head["seconds"], dtype=np.float64), head["duration"])
+        frames_THWC = np.stack([np.asarray(Image.open(io.BytesIO(part)).convert("RGB")) for part in parts])
+        frames_THWC.setflags(write=False)
+    return Frames(frames_THWC, np.array(head["seconds"], dtype=np.float64), head["duration"])
 
 
-def _jpeg(picture_HWC: np.ndarray) -> bytes:
+def _jpeg(frame_HWC: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture_HWC).save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+    Image.fromarray(frame_HWC).save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()

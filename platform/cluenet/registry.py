@@ -118,7 +118,7 @@ class Registry(Generic[T]):
         config = handler(cls.Config.__pydantic_core_schema__)  # type: ignore[attr-defined]
         schema = dict(handler.resolve_ref_schema(config))
         schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
-        schema["required"] = ["name", *schema.get("required", [])]
+        schema.pop("required", None)  # a recipe that extends another one names only what differs
         schema["title"], schema["description"] = f"{self.kind} {name}", (cls.__doc__ or "").strip().split("\n")[0]
         return schema
 

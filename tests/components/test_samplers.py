@@ -17,7 +17,9 @@ from cluenet.registry import register
 load_components(only=("samplers",))
 
 SAMPLERS = [
-    name for name in register.sampler if not any(f.is_required() for f in register.sampler[name].Config.model_fields.values())
+    name
+    for name in register.sampler
+    if not any(f.is_required() for f in register.sampler[name].Config.model_fields.values())
 ]
 
 
@@ -26,7 +28,9 @@ class Scenes(VideoFile):
 
     def __init__(self, brightness_F: Sequence[int], seconds_F: Sequence[float] | None = None):
         self.brightness_F = np.array(brightness_F, dtype=np.uint8)
-        self.seconds_F = np.arange(len(brightness_F)) / 25 if seconds_F is None else np.array(seconds_F, dtype=np.float64)
+        self.seconds_F = (
+            np.arange(len(brightness_F)) / 25 if seconds_F is None else np.array(seconds_F, dtype=np.float64)
+        )
         self.duration_seconds = float(self.seconds_F[-1]) + 0.04
         self.height, self.width = 48, 64
         self.decoded: list[int] = []

@@ -5,6 +5,7 @@ Reading it costs a pass over the packets and the decoding of one frame. Frames a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from cluenet.errors import MediaError
 
 UNTIMED_FORMATS = frozenset({"avi", "mpeg", "mpegvideo", "m4v", "h264", "hevc"})
 """Containers that do not store when each frame is shown: FFmpeg infers it while decoding, and wrongly after a seek."""
+
+H264_IDR = 5
+"""`nal_unit_type` of a key frame at which everything starts afresh."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class FrameIndex:
     height: int
     keys: tuple[KeyFrame, ...]  # ascending; empty where frames can only be found by counting
     is_timed: bool  # decoded frames can be told apart by their ticks
-    is_closed: bool  # nothing hidden, and no frame shown before a key frame is stored after it
+    is_closed: bool  # decoding from a key frame gives every later frame: no open GOPs, hidden frames, gradual refresh
 
     def __len__(self) -> int:
         return len(self.ticks_F)
@@ -62,6 +66,7 @@ class _Packet:
     duration: int
     is_key: bool
     is_hidden: bool  # an edit list leaves it out
+    is_gradual: bool  # H.264: a key frame after which the picture only recovers step by step
 
 
 @contextmanager
@@ -114,6 +119,7 @@ def read_index(path: Path) -> FrameIndex:
 def _read_packets(path: Path, container: InputContainer, stream: VideoStream) -> tuple[list[_Packet], VideoFrame]:
     """All packets as stored, and the first frame the decoder shows."""
     expected = len(stream.index_entries) if "mp4" in container.format.name else 0  # others list key frames only
+    h264, length_size = stream.codec_context.name == "h264", _nal_length_size(stream.codec_context.extradata)
     packets: list[_Packet] = []
     first: VideoFrame | None = None
     for packet in container.demux(stream):
@@ -123,7 +129,10 @@ def _read_packets(path: Path, container: InputContainer, stream: VideoStream) ->
             first = next(iter(packet.decode()), None)
         if packet.size:
             seek = packet.pts if packet.dts is None else packet.dts
-            packets.append(_Packet(packet.pts, seek, packet.duration or 0, packet.is_keyframe, packet.is_discard))
+            gradual = h264 and packet.is_keyframe and H264_IDR not in _nal_types(bytes(packet), length_size)
+            packets.append(
+                _Packet(packet.pts, seek, packet.duration or 0, packet.is_keyframe, packet.is_discard, gradual)
+            )
     if len(packets) < expected:
         message = f"{path}: broken off: {len(packets)} of the {expected} frames in its table are there; fetch it again"
         raise MediaError("corrupt", message)
@@ -155,7 +164,24 @@ def _keys(packets: list[_Packet], ticks_F: np.ndarray) -> tuple[KeyFrame, ...]:
 
 
 def _is_closed(packets: list[_Packet], ticks_F: np.ndarray) -> bool:
-    return all(ticks_F[place] == packet.ticks for place, packet in enumerate(packets) if packet.is_key)
+    keys = [(place, packet) for place, packet in enumerate(packets) if packet.is_key]
+    return all(ticks_F[place] == packet.ticks and not packet.is_gradual for place, packet in keys)
+
+
+def _nal_length_size(extradata: bytes | None) -> int:
+    """Bytes of a NAL unit's length field (ISO/IEC 14496-15, `avcC`); 0 for start codes (H.264, Annex B)."""
+    return (extradata[4] & 3) + 1 if extradata and len(extradata) > 4 and extradata[0] == 1 else 0
+
+
+def _nal_types(packet: bytes, length_size: int) -> set[int]:
+    """The `nal_unit_type`s (H.264, table 7-1) in a packet."""
+    if not length_size:
+        return {packet[found.end()] & 31 for found in re.finditer(b"\0\0\1(?=.)", packet, re.DOTALL)}
+    types, at = set(), 0
+    while at + length_size < len(packet):
+        types.add(packet[at + length_size] & 31)
+        at += length_size + int.from_bytes(packet[at : at + length_size], "big")
+    return types
 
 
 def _last_duration(packets: list[_Packet], ticks_F: np.ndarray, base: float, rate: Fraction | None) -> float:

@@ -66,7 +66,7 @@ class DecordFile(VideoFile):
         if index.format not in EXACT_FORMATS:
             raise self._unsupported(f"it seeks wrongly in this container ({index.format})")
         if not index.is_closed:
-            raise self._unsupported("it has open groups of pictures, or frames hidden by an edit list")
+            raise self._unsupported("it has open groups of pictures, gradual refresh, or frames hidden by an edit list")
 
     def frames(self, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
         wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)

@@ -54,7 +54,10 @@ def facts(run: RunData) -> list[tuple[str, str]]:
     """Short lines for the head of the page."""
     model = run.recipe.get("model", {})
     parts = [(kind.replace("_", " "), _settings(settings)) for kind, settings in model.items()]
-    card = [(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value)) for name, value in run.card.items()]
+    card = [
+        (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+        for name, value in run.card.items()
+    ]
     steps = run.manifest.get("steps", {})
     took = ", ".join(f"{name} {step['seconds']:.0f} s" for name, step in steps.items() if step.get("attempts"))
     versions = ", ".join(f"{name} {version}" for name, version in run.manifest.get("versions", {}).items())
@@ -83,7 +86,8 @@ def test_set(evaluation: Evaluation, baseline: RunData | None) -> dict[str, Any]
         kinds |= {kind: (own, theirs and theirs["by_type"].get(kind)) for kind, own in accuracy["by_type"].items()}
         kinds["mean of the types"] = (accuracy["macro"], theirs and theirs["macro"])
     lines = [
-        {"kind": kind, "own": own, "other": beside or None, "difference": differences.get(kind)} for kind, (own, beside) in kinds.items()
+        {"kind": kind, "own": own, "other": beside or None, "difference": differences.get(kind)}
+        for kind, (own, beside) in kinds.items()
     ]
     return {"name": evaluation.name, "results": evaluation.results, "lines": lines, "problem": problem}
 

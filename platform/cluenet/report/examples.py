@@ -98,7 +98,11 @@ def _track(sample: Sample, frames: Frames | str) -> tuple[float, float]:
     start = sample["start_seconds"]
     if not isinstance(frames, str):
         return start, start + frames.duration_seconds
-    ends = [clue["end_seconds"] for clue in (*sample["clues"], *(sample["true_clues"] or ())) if clue["end_seconds"] is not None]
+    ends = [
+        clue["end_seconds"]
+        for clue in (*sample["clues"], *(sample["true_clues"] or ()))
+        if clue["end_seconds"] is not None
+    ]
     return start, max([sample["end_seconds"] or start + 1.0, *ends])
 
 

@@ -53,7 +53,9 @@ def read_run(folder: Path) -> RunData:
     log = list(read_log(folder / "logging.jsonl"))
     if not evaluations and not log:
         what = "a run folder without a finished evaluation or a training log" if folder.is_dir() else "missing"
-        raise DataError(f"{folder}: {what}, so there is nothing to report. Give the folder of a run, such as runs/quickstart-...")
+        raise DataError(
+            f"{folder}: {what}, so there is nothing to report. Give the folder of a run, such as runs/quickstart-..."
+        )
     text = _text(folder / "recipe.yaml") or _text(folder / "model" / "recipe.yaml")
     manifest = read_manifest(folder) if finished(folder) else {}
     card = evaluations[0].manifest.get("card", {}) if evaluations else {}

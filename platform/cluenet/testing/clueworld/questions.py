@@ -35,19 +35,24 @@ def questions_of(
     """The questions of these types that the scene allows, or `most` of them chosen at random.
 
     A type's question is the same whichever other types are asked. Ids read <scene id>-<type>, those of yes/no pairs
-    <scene id>-<type>-pair0-<answer>. Distractors are the scene's other events and its state facts (`facts.state_facts`).
+    <scene id>-<type>-pair0-<answer>. Distractors are the scene's other events; the first question also carries the state
+    facts (`facts.state_facts`), which are the same for all.
     """
-    background = [*(event_fact(scene, k) for k in range(len(scene.events))), *state_facts(scene)]
+    background = [event_fact(scene, k) for k in range(len(scene.events))]
     examples = []
     for kind in (*TYPES, *YES_NO_TYPES):
         if kind in types:
             rng = random.Random(f"{scene.seed}/{kind}")
             for draft in _MAKERS[kind](scene, rng):
                 examples.append(_example(draft, kind, scene_id, video, rng, background))
-    if most is None or most >= len(examples):
-        return examples
-    chosen = random.Random(f"{scene.seed}/most").sample(range(len(examples)), most)
-    return [examples[i] for i in sorted(chosen)]
+    if most is not None and most < len(examples):
+        chosen = random.Random(f"{scene.seed}/most").sample(range(len(examples)), most)
+        examples = [examples[i] for i in sorted(chosen)]
+    return [_with_states(examples[0], scene), *examples[1:]] if examples else []
+
+
+def _with_states(example: Example, scene: Scene) -> Example:
+    return example.with_clues(example.clues, example.chain, (*example.distractors, *state_facts(scene)))
 
 
 def _example(

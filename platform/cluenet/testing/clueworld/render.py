@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from functools import cache
 
 import numpy as np
 
-from cluenet.testing.clueworld.scene import Cell, Scene
 from cluenet.testing.clueworld.settings import COLOURS
+from cluenet.testing.clueworld.world import Cell, Scene
 
-BACKGROUND, RING = 34, (255, 255, 255)
+BACKGROUND, GREY, RING = 34, 128, (255, 255, 255)
 
 
 @cache
@@ -38,9 +37,13 @@ def render(scene: Scene) -> np.ndarray:
     video = np.stack(frames)
     if not scene.settings.noise:
         return video
-    seed = zlib.crc32(repr(scene.content).encode())
-    noise = np.random.default_rng(seed).normal(0, scene.settings.noise, video.shape)
+    noise = np.random.default_rng(scene.seed).normal(0, scene.settings.noise, video.shape)
     return np.clip(video + noise, 0, 255).astype(np.uint8)
+
+
+def _paint(colour: str, contrast: float) -> np.ndarray:
+    """The pure colour at contrast 1, mixed with grey below."""
+    return (contrast * np.array(COLOURS[colour]) + (1 - contrast) * GREY).round().astype(np.uint8)
 
 
 def _frame(scene: Scene, step: int, sub: int) -> np.ndarray:
@@ -55,7 +58,7 @@ def _frame(scene: Scene, step: int, sub: int) -> np.ndarray:
         here = canvas[max(0, y) : y + cell, max(0, x) : x + cell]
         if here.shape[:2] != (cell, cell):
             continue
-        here[_masks(cell)[shape]] = COLOURS[colour]
+        here[_masks(cell)[shape]] = _paint(colour, scene.settings.contrast)
         already = step == 0 or scene.lit[step - 1][i]
         if scene.lit[step][i] and (already or share > 0.5):
             here[_masks(cell)["ring"]] = RING

@@ -19,43 +19,47 @@ from typing import Any
 import av
 import numpy as np
 
-from cluenet.records import Example, VideoRef, content_hash
+from cluenet.records import Example, VideoRef
 from cluenet.testing.clueworld.questions import questions_of
 from cluenet.testing.clueworld.render import render
-from cluenet.testing.clueworld.scene import sample_scene
-from cluenet.testing.clueworld.settings import Split, WorldSettings, scene_seed
+from cluenet.testing.clueworld.settings import TYPES, YES_NO_TYPES, QuestionType, WorldSettings
+from cluenet.testing.clueworld.splits import Split, scene_id, split_scene
 
 SHARD = 250  # scenes per folder and per task
 X264 = {"preset": "ultrafast", "crf": "18", "threads": "1"}
 
 
-def split_folder(root: Path, split: Split, videos: int, types: Sequence[str], settings: WorldSettings) -> Path:
+def split_folder(root: Path, split: Split, videos: int, settings: WorldSettings) -> Path:
     """Where a split with these settings lives: its content address below `root`."""
-    return root / f"{split}-{videos}-{content_hash(settings.address(), sorted(types), length=10)}"
+    return root / f"{split}-{videos}-{settings.hash[:10]}"
 
 
 def write_clueworld(
-    root: str | Path, split: Split, videos: int, types: Sequence[str], settings: WorldSettings | None = None,
+    root: str | Path, split: Split, videos: int, settings: WorldSettings | None = None,
     *, workers: int | None = None, progress: Callable[[int, int], None] | None = None,
 ) -> Path:  # fmt: skip
     """The folder of the split, made if it is not there yet; an interrupted one is continued. `progress(done, total)`."""
     settings = settings or WorldSettings()
-    folder = split_folder(Path(root).expanduser(), split, videos, types, settings)
+    folder = split_folder(Path(root).expanduser(), split, videos, settings)
     if (folder / "manifest.json").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     _encode_all(folder, split, videos, settings, workers or os.cpu_count() or 1, progress)
-    count = _write_questions(folder, split, videos, types, settings)
-    manifest = {"split": split, "videos": videos, "types": list(types), "questions": count, "settings": settings.model_dump()}
+    count = _write_questions(folder, split, videos, settings)
+    manifest = {"split": split, "videos": videos, "types": list(types_of(split, settings)), "questions": count, "settings": settings.model_dump()}
     _write(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
     return folder
 
 
-def scene_examples(folder: Path, split: Split, index: int, types: Sequence[str], settings: WorldSettings) -> list[Example]:
+def types_of(split: Split, settings: WorldSettings) -> Sequence[QuestionType]:
+    """What is asked: as the settings say, else the yes/no pairs in `hallucination` and all other types elsewhere."""
+    return settings.types or (YES_NO_TYPES if split == "hallucination" else TYPES)
+
+
+def scene_examples(folder: Path, split: Split, index: int, settings: WorldSettings) -> list[Example]:
     """The questions of one scene, its video being where `write_clueworld` puts it."""
-    video = VideoRef(str(folder / video_path(index)))
-    seed = scene_seed(settings, split, index) + 1
-    return questions_of(sample_scene(settings, split, index), f"{split}-{index:06d}", video, types, seed=seed)
+    scene, video = split_scene(settings, split, index), VideoRef(str(folder / video_path(index)))
+    return questions_of(scene, scene_id(split, index), video, types_of(split, settings), settings.questions_per_video)
 
 
 def video_path(index: int) -> Path:
@@ -85,7 +89,7 @@ def _encode_shard(folder: Path, split: Split, start: int, stop: int, settings: W
     target = folder / video_path(start).parent
     target.mkdir(parents=True, exist_ok=True)
     for index in range(start, stop):
-        encode(folder / video_path(index), render(sample_scene(settings, split, index)), settings.fps)
+        encode(folder / video_path(index), render(split_scene(settings, split, index)), settings.fps)
     (target / ".done").touch()
     return stop - start
 
@@ -104,8 +108,8 @@ def encode(path: Path, frames_THWC: np.ndarray, fps: int) -> None:
     partial.replace(path)
 
 
-def _write_questions(folder: Path, split: Split, videos: int, types: Sequence[str], settings: WorldSettings) -> int:
-    examples = [e for i in range(videos) for e in scene_examples(folder, split, i, types, settings)]
+def _write_questions(folder: Path, split: Split, videos: int, settings: WorldSettings) -> int:
+    examples = [e for i in range(videos) for e in scene_examples(folder, split, i, settings)]
     _write(folder / f"{split}.jsonl", "".join(json.dumps(_message_row(folder, e)) + "\n" for e in examples))
     _write(folder / f"{split}.clues.jsonl", "".join(json.dumps(_clue_row(e)) + "\n" for e in examples))
     return len(examples)

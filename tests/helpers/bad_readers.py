@@ -1,0 +1,53 @@
+"""A plug-in with a reader that does, to files of certain names, what C++ decoders do: hang, abort, eat memory."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+from pydantic import Field
+
+from cluenet.contracts import Reader, VideoFile
+from cluenet.errors import MediaError
+from cluenet.registry import ComponentConfig, register
+
+
+@register.reader("bad")
+class BadReader(Reader):
+    """`pyav`, but a file called hang, abort, exit, late_abort, memory, broken or bug comes to that end.
+
+    With `log`, each opening is a line `pid path` of that file.
+    """
+
+    class Config(ComponentConfig):
+        log: str | None = Field(None, description="File to append to.")
+
+    config: Config
+
+    def open(self, path: str, *, fps: float | None = None) -> VideoFile:
+        if self.config.log:
+            with open(self.config.log, "a") as log:  # a short line is appended in one piece
+                log.write(f"{os.getpid()} {path}\n")
+        match Path(path).stem:
+            case "hang":
+                time.sleep(600)
+            case "abort":
+                os.abort()
+            case "exit":
+                os._exit(3)
+            case "late_abort":  # a decoder's own thread, once the file is delivered
+                threading.Timer(0.2, os.abort).start()
+            case "memory":
+                raise MemoryError("cannot allocate 17 TiB")
+            case "broken":
+                raise MediaError("corrupt", f"{path}: broken")
+            case "bug":
+                raise ZeroDivisionError("a mistake in the reader")
+        return register.reader.parse("pyav").build().open(path, fps=fps)
+
+
+@register.reader("worse")
+class WorseReader(BadReader):
+    """The same under another name, to fall back to."""
