@@ -38,3 +38,4 @@ check: setup
 
 schema: setup
 	$(BIN)/cluenet schema -o recipes/schema.json
+	$(BIN)/python -m cluenet.reference docs/recipe_reference.md

@@ -216,13 +216,16 @@ def ask(
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", help="An answer to choose from; repeat it.")
     ] = None,
+    start: Annotated[float, typer.Option(help="Seconds: where the clip starts.", min=0)] = 0.0,
+    end: Annotated[float | None, typer.Option(help="Seconds: where it ends; else with the file.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second, only for a folder of frames.")] = None,
     as_json: Json = False,
 ) -> None:
     """Ask a trained model one question about one video."""
     from cluenet.ask import ask as ask_model
     from cluenet.ask import render
 
-    result = ask_model(model, video, question, option or [])
+    result = ask_model(model, video, question, option or [], start_seconds=start, end_seconds=end, fps=fps)
     if as_json:
         print(result.to_json())
     else:

@@ -1,25 +1,38 @@
-"""Decodes in recycled worker processes with a time limit, so that a file that hangs or aborts the C++ decoder costs one
-row and never the job. The fallback reader is tried before a file is given up. Ray-free; usable inside a Ray task."""
+"""Decodes in recycled worker processes with a time and a memory limit, so that a file that hangs or aborts the C++ decoder
+costs one row and never the job. The fallback reader is tried before a file is given up.
+
+Ray-free, and usable inside a Ray task or actor. Only settings and plain values cross the process boundary.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
+import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from cluenet.decoding import ClipBounds, FramePolicy, decode_clips
-from cluenet.errors import MediaError
+from cluenet.errors import CluenetError, MediaError
 from cluenet.plugins import load_components
 from cluenet.records import Frames
 
 FILES_PER_TASK = 8
 """Small files go to a worker together, so that talking to it costs little; after a failure each goes alone."""
+GROUPS_AHEAD = 2
+"""Groups per worker that are decoded before their turn to be yielded: enough to keep it busy, few enough for memory."""
+HOPELESS = frozenset({"missing", "empty", "unreadable", "no_fps", "fps_of_file"})
+"""Reasons that another reader would only repeat."""
 
 Job = tuple[str, float | None, tuple[ClipBounds, ...]]
+"""(path, fps of a folder of frames, clips)"""
 
 
 @dataclass(frozen=True)
@@ -33,18 +46,35 @@ class Decoded:
 
 
 class IsolatedDecoder:
-    """`decode(jobs)` yields a `Decoded` per job, in order. Close it, or use it in a `with` block."""
+    """`decode(jobs)` yields a `Decoded` per job, in order. Close it, or use it in a `with` block.
+
+    workers: processes. timeout_seconds: for one file and one reader; beyond it the reason is `timeout`.
+    recycle_after: groups of files after which a process is replaced, which bounds what decoders leak.
+    memory_gib: most memory of one process (Linux); beyond it the reason is `memory`. A process that dies: `crashed`.
+    plugins: modules with further readers and samplers, imported in every process.
+    Raises RuntimeError inside a daemonic process (a worker of multiprocessing.Pool), which may not have children.
+    """
 
     def __init__(
-        self, policy: FramePolicy, *, workers: int = 1, timeout_seconds: float = 60.0, recycle_after: int = 100,
+        self,
+        policy: FramePolicy,
+        *,
+        workers: int = 1,
+        timeout_seconds: float = 60.0,
+        recycle_after: int = 100,
+        memory_gib: float | None = 8.0,
         plugins: Sequence[str] = (),
-    ):  # fmt: skip
-        self._policy, self._timeout, self._plugins = policy, timeout_seconds, tuple(plugins)
-        # spawn: a fork of a process with threads (Ray's) can hang; recycling bounds what decoders leak
-        self._pool = ProcessPool(
-            max_workers=workers, max_tasks=recycle_after, context=multiprocessing.get_context("spawn"),
-            initializer=_load_decoders, initargs=(self._plugins,),
-        )  # fmt: skip
+    ):
+        if multiprocessing.current_process().daemon:
+            raise RuntimeError(
+                "an IsolatedDecoder starts processes, which a daemonic process may not; make it elsewhere"
+            )
+        self._policy, self._workers, self._timeout = policy, workers, timeout_seconds
+        self._recycle_after, self._worker_settings = recycle_after, (tuple(plugins), memory_gib)
+        self._readers = [dict(policy.reader)]
+        if policy.fallback is not None and policy.fallback["name"] != policy.reader["name"]:
+            self._readers.append(dict(policy.fallback))
+        self._pool = self._new_pool()
 
     def __enter__(self) -> IsolatedDecoder:
         return self
@@ -53,62 +83,166 @@ class IsolatedDecoder:
         self.close()
 
     def close(self) -> None:
-        self._pool.stop()
+        """End the processes, whatever they are doing."""
+        self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
     def decode(self, jobs: Iterable[Job]) -> Iterator[Decoded]:
-        jobs = list(jobs)
-        groups = [jobs[start : start + FILES_PER_TASK] for start in range(0, len(jobs), FILES_PER_TASK)]
-        tasks = [(group, self._submit(group, self._policy.reader)) for group in groups]
-        for group, task in tasks:
+        """Raises CluenetError when no file can be decoded at all: a plug-in or a library cannot be imported."""
+        groups = _groups(jobs)
+        ahead: deque[tuple[list[Job], ProcessFuture[list[Decoded]] | None]] = deque()
+        while True:
+            for group in islice(groups, GROUPS_AHEAD * self._workers - len(ahead)):
+                ahead.append((group, self._submit(group, self._readers)))
+            if not ahead:
+                return
+            yield from self._group(*ahead.popleft())
+
+    def _group(self, group: list[Job], task: ProcessFuture[list[Decoded]] | None) -> Iterator[Decoded]:
+        """The group's results; a worker hands a slow group back half-done, so the rest is asked for again."""
+        while group:
             try:
-                first = task.result()
-            except (FutureTimeout, ProcessExpired):
-                first = [self._alone(job, self._policy.reader) for job in group]
-            yield from (self._with_fallback(job, outcome) for job, outcome in zip(group, first))
+                done = self._result(task)
+            except (FutureTimeoutError, ProcessExpired, BrokenProcessPool):
+                yield from map(self._alone, group)
+                return
+            yield from done
+            group = group[len(done) :]
+            task = self._submit(group, self._readers) if group else None
 
-    def _submit(self, group: Sequence[Job], reader: Mapping[str, Any]):
-        # the first task of a fresh process also pays for its imports
-        limit = self._timeout * len(group) + 30.0
-        return self._pool.schedule(_decode_group, args=[list(group), self._policy, dict(reader)], timeout=limit)
+    def _alone(self, job: Job) -> Decoded:
+        """One file by itself, one reader after the other: now a failure is its own."""
+        failed: tuple[tuple[str, str], ...] = ()
+        for reader in self._readers:
+            last = self._one_reader(job, reader)
+            if last.reader is not None:
+                return replace(last, failed=failed, openings=len(failed) + 1)
+            failed += last.failed
+            if failed[-1][1] in HOPELESS:
+                break
+        return replace(last, failed=failed, openings=len(failed))
 
-    def _alone(self, job: Job, reader: Mapping[str, Any]) -> list[Frames | MediaError] | MediaError:
-        task = self._pool.schedule(_decode_group, args=[[job], self._policy, dict(reader)], timeout=self._timeout)
+    def _one_reader(self, job: Job, reader: Mapping[str, Any]) -> Decoded:
+        for attempt in range(2):
+            try:
+                return self._result(self._submit([job], [reader]))[0]
+            except FutureTimeoutError:
+                error = MediaError("timeout", f"{job[0]}: not decoded within {self._timeout:g} s by {reader['name']}")
+                break
+            except (ProcessExpired, BrokenProcessPool) as cause:  # once: it may be the fault of the file before
+                if attempt:
+                    code = getattr(cause, "exitcode", None)
+                    message = f"{job[0]}: the process decoding it with {reader['name']} died (exit code {code})"
+                    error = MediaError("crashed", message)
+        return _given_up(job, error, ((reader["name"], error.reason),))
+
+    # ------------------------------------------------------------------------------------------- processes
+
+    def _new_pool(self) -> ProcessPool:
+        # spawn: a fork of a process with threads (Ray's) can hang
+        context = multiprocessing.get_context("spawn")
+        return ProcessPool(
+            max_workers=self._workers,
+            max_tasks=self._recycle_after,
+            context=context,
+            initializer=_start_worker,
+            initargs=self._worker_settings,
+        )
+
+    def _submit(
+        self, group: Sequence[Job], readers: Sequence[Mapping[str, Any]]
+    ) -> ProcessFuture[list[Decoded]] | None:
+        """None: the pool broke down, which `_result` reports and repairs."""
+        budget = self._timeout / 4  # a worker starts no further file after it
+        limit = budget + self._timeout * len(readers)
+        arguments = (list(group), self._policy, list(readers), budget)
         try:
-            return task.result()[0]
-        except FutureTimeout:
-            return MediaError("timeout", f"{job[0]}: not decoded within {self._timeout:g} s")
-        except ProcessExpired as error:
-            return MediaError("crashed", f"{job[0]}: the decoding process died (exit code {error.exitcode})")
+            return self._pool.schedule(
+                _decode_group, args=arguments, timeout=limit if len(group) > 1 else self._timeout
+            )
+        except RuntimeError:
+            return None
 
-    def _with_fallback(self, job: Job, first: list[Frames | MediaError] | MediaError) -> Decoded:
-        name = self._policy.reader["name"]
-        if not isinstance(first, MediaError):
-            return Decoded(first, name)
-        fallback = self._policy.fallback
-        hopeless = first.reason in ("missing", "empty", "no_fps")
-        if fallback is None or fallback["name"] == name or hopeless:
-            return Decoded([first] * len(job[2]), None, ((name, first.reason),))
-        second = self._alone(job, fallback)
-        failed = ((name, first.reason),)
-        if isinstance(second, MediaError):
-            return Decoded([second] * len(job[2]), None, (*failed, (fallback["name"], second.reason)), openings=2)
-        return Decoded(second, fallback["name"], failed, openings=2)
+    def _result(self, task: ProcessFuture[list[Decoded]] | None) -> list[Decoded]:
+        """Raises FutureTimeoutError, ProcessExpired, BrokenProcessPool (after repairing it), CluenetError."""
+        while task is not None and not wait([task], timeout=1.0).done:
+            if not self._pool.active:
+                task = None  # it came too late to be told that the pool broke down
+        try:
+            if task is None:
+                raise BrokenProcessPool("the pool of decoding processes broke down")
+            return task.result()
+        except BrokenProcessPool:
+            if not self._pool.active:
+                self.close()
+                self._pool = self._new_pool()
+            raise
 
 
-def _load_decoders(plugins: Sequence[str]) -> None:
-    load_components(plugins, only=("readers", "samplers"))
+def _groups(jobs: Iterable[Job]) -> Iterator[list[Job]]:
+    rest = iter(jobs)
+    while group := list(islice(rest, FILES_PER_TASK)):
+        yield group
+
+
+# ------------------------------------------------------------------------------------------------- in the worker
+
+_start_error: CluenetError | None = None
+
+
+def _start_worker(plugins: Sequence[str], memory_gib: float | None) -> None:
+    global _start_error
+    try:
+        load_components(plugins, only=("readers", "samplers"))
+    except CluenetError as error:
+        _start_error = error  # raised with the first file: a process that ends here would only be started again
+    if memory_gib is not None:
+        _limit_memory(int(memory_gib * 2**30))
+
+
+def _limit_memory(num_bytes: int) -> None:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    resource.setrlimit(resource.RLIMIT_DATA, (num_bytes, num_bytes))
 
 
 def _decode_group(
-    jobs: list[Job], policy: FramePolicy, reader: dict[str, Any]
-) -> list[list[Frames | MediaError] | MediaError]:
-    return [_decode_one(job, policy, reader) for job in jobs]
+    jobs: list[Job], policy: FramePolicy, readers: list[Mapping[str, Any]], budget_seconds: float
+) -> list[Decoded]:
+    """The results of the first files of a group, at least one."""
+    if _start_error is not None:
+        raise _start_error
+    started, done = time.monotonic(), []
+    for job in jobs:
+        done.append(_decode_one(job, policy, readers))
+        if time.monotonic() - started > budget_seconds:
+            break
+    return done
 
 
-def _decode_one(job: Job, policy: FramePolicy, reader: dict[str, Any]) -> list[Frames | MediaError] | MediaError:
+def _decode_one(job: Job, policy: FramePolicy, readers: list[Mapping[str, Any]]) -> Decoded:
     path, fps, clips = job
-    try:
-        return decode_clips(path, fps, clips, policy, reader=reader)
-    except MediaError as error:
-        return error
+    failed: tuple[tuple[str, str], ...] = ()
+    for reader in readers:
+        try:
+            outcomes = decode_clips(path, fps, clips, policy, reader=reader)
+            return Decoded(outcomes, reader["name"], failed, len(failed) + 1)
+        except MediaError as media_error:
+            error = media_error
+        except CluenetError:
+            raise
+        except MemoryError as cause:
+            error = MediaError("memory", f"{path}: not enough memory to decode it with {reader['name']} ({cause})")
+        except Exception as cause:
+            what = f"{type(cause).__name__}: {cause}"
+            error = MediaError("internal", f"{path}: a mistake in the reader {reader['name']} or the sampler: {what}")
+        failed += ((reader["name"], error.reason),)
+        if error.reason in HOPELESS:
+            break
+    return _given_up(job, error, failed)
+
+
+def _given_up(job: Job, error: MediaError, failed: tuple[tuple[str, str], ...]) -> Decoded:
+    return Decoded([error] * len(job[2]), None, failed, openings=len(failed))

@@ -162,8 +162,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 def read_account(part: Path) -> dict[str, Any] | None:
     """The account in a clips part's footer; None when there is no such part or it is damaged."""
     try:
-        metadata = pq.read_metadata(part).metadata or {}
-        return json.loads(metadata[b"cluenet"])
+        account: dict[str, Any] = json.loads((pq.read_metadata(part).metadata or {})[b"cluenet"])
+        return account
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
 
@@ -273,7 +273,9 @@ class PreparedSet:
         folder = self.folder / "questions"
         table = _read_table(folder)
         if table.num_rows != self.num_questions:
-            raise DataError(f"{folder}: {table.num_rows} rows, the manifest says {self.num_questions} questions. {_NEXT_STEP}")
+            raise DataError(
+                f"{folder}: {table.num_rows} rows, the manifest says {self.num_questions} questions. {_NEXT_STEP}"
+            )
         return table.combine_chunks()
 
     @cached_property

@@ -301,7 +301,9 @@ class TestInterrupted:
         kill(process, how)
         clips = next((folder / f"killed{how}" / "prepared").iterdir()) / "clips"
         wait_for(lambda: not any(_is_locked(file) for file in clips.glob(".*")))  # workers end after their driver
-        done = [row["path"] for part in clips.glob("part-*") for row in pq.read_table(part, columns=["path"]).to_pylist()]
+        done = [
+            row["path"] for part in clips.glob("part-*") for row in pq.read_table(part, columns=["path"]).to_pylist()
+        ]
         assert 16 <= len(done) < 40
         assert not (clips.parent / "manifest.json").exists()
         log.unlink()
@@ -332,7 +334,11 @@ def link(videos: Path, number: int) -> Path:
 
 class TestErrors:
     def test_no_usable_question(self, videos: Path, tmp_path: Path) -> None:
-        rows = [question("a", videos / "empty.mp4"), question("b", videos / "nowhere.mp4"), question("c", videos / "empty.mp4")]
+        rows = [
+            question("a", videos / "empty.mp4"),
+            question("b", videos / "nowhere.mp4"),
+            question("c", videos / "empty.mp4"),
+        ]
         with pytest.raises(DataError, match=r"none of 3 questions .*empty 2, missing 1.*quarantine\.jsonl"):
             prepared(recipe(tmp_path, rows))
         (quarantine,) = tmp_path.glob("store/prepared/*/quarantine.jsonl")

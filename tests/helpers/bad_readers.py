@@ -40,7 +40,7 @@ class BadReader(Reader):
             case "late_abort":  # a decoder's own thread, once the file is delivered
                 threading.Timer(0.2, os.abort).start()
             case "memory":
-                raise MemoryError("cannot allocate 17 TiB")
+                bytearray(4 * 2**30)  # pages that are never touched: harmless where nothing forbids it
             case "broken":
                 raise MediaError("corrupt", f"{path}: broken")
             case "bug":
@@ -51,3 +51,12 @@ class BadReader(Reader):
 @register.reader("worse")
 class WorseReader(BadReader):
     """The same under another name, to fall back to."""
+
+
+@register.reader("slow")
+class SlowReader(Reader):
+    """`pyav`, after a second and a half."""
+
+    def open(self, path: str, *, fps: float | None = None) -> VideoFile:
+        time.sleep(1.5)
+        return register.reader.parse("pyav").build().open(path, fps=fps)

@@ -53,7 +53,12 @@ BAD = {"start_seconds": 5.0, "end_seconds": None, "reason": "outside", "detail":
 
 def test_files_are_counted_over_parts() -> None:
     accounts = VideoAccounts()
-    two = {"path": "a", "fps": None, "openings": 2, "clips": [ready("k", reader="pyav", failed=[["decord", "corrupt"]]), BAD]}
+    two = {
+        "path": "a",
+        "fps": None,
+        "openings": 2,
+        "clips": [ready("k", reader="pyav", failed=[["decord", "corrupt"]]), BAD],
+    }
     bad = {"path": "b", "fps": None, "openings": 1, "clips": [{**BAD, "failed": [["decord", "corrupt"]]}]}
     rest = {"path": "a", "fps": None, "openings": 1, "clips": [ready("l")]}  # a file whose clips fill more than a batch
     accounts.add({"files": [two, bad], "reused": False})

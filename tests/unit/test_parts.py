@@ -13,7 +13,7 @@ import pytest
 
 from cluenet.data import parts
 from cluenet.data.batches import Batch, FileJob, Span
-from cluenet.data.parts import PartMaker, can_be_retried, sha256_of
+from cluenet.data.parts import PartMaker, is_current, sha256_of
 from cluenet.decoding import decode_frames
 from cluenet.errors import MediaError, StorageError
 from cluenet.isolation import Decoded, Job
@@ -68,7 +68,7 @@ def test_the_account_says_what_became_of_every_clip(store: Path) -> None:
     account = maker(store).account(batch(store))
     bad, good = account["files"]
     assert (account["part"], account["reused"]) == (batch(store).part, False)
-    assert (bad["sha256"], bad["openings"]) == (None, 2)
+    assert (bad["sha256"], bad["openings"]) == ("", 2)
     assert bad["clips"][0] == {
         "start_seconds": 0.0, "end_seconds": None, "reason": "corrupt", "detail": str(store / "bad"), "reader": "pyav",
         "timeout_seconds": 60.0, "failed": [["decord", "timeout"], ["pyav", "corrupt"]],
@@ -95,17 +95,29 @@ def test_a_part_on_disk_is_not_decoded_again(store: Path) -> None:
     assert (store / "set" / "clips" / first["part"]).read_bytes() == before  # the same bytes again
 
 
-def test_a_raised_time_limit_and_a_file_that_came_are_tried_again(store: Path, tmp_path: Path) -> None:
+def test_a_part_is_made_again_when_a_time_limit_was_raised(store: Path) -> None:
     account = maker(store).account(batch(store))
-    assert not can_be_retried(account, 60.0)
-    assert not can_be_retried(account, 30.0)
-    assert can_be_retried(account, 61.0)
+    assert is_current(account, 60.0)
+    assert is_current(account, 30.0)
+    assert not is_current(account, 61.0)
     assert maker(store, decode_timeout_seconds=61.0).account(batch(store))["reused"] is False
-    late = tmp_path / "late.mp4"
-    missing = {"files": [{"path": str(late), "clips": [{"reason": "missing"}]}]}
-    assert not can_be_retried(missing, 60.0)
-    late.touch()
-    assert can_be_retried(missing, 60.0)
+
+
+@pytest.mark.parametrize("change", ["came", "went", "replaced"])
+def test_a_part_is_made_again_when_a_file_changed(store: Path, change: str) -> None:
+    file = store / "good"
+    if change == "came":
+        file.unlink()
+    first = maker(store).account(batch(store))
+    assert maker(store).account(batch(store))["reused"] is True
+    if change == "went":
+        file.unlink()
+    else:
+        file.write_text("something else")
+    again = maker(store).account(batch(store))
+    assert again["reused"] is False
+    assert again["files"] != first["files"]
+    assert maker(store).account(batch(store))["reused"] is True
 
 
 def test_keys_depend_on_content_span_rate_and_policy_but_not_on_the_path(store: Path) -> None:
@@ -117,7 +129,9 @@ def test_keys_depend_on_content_span_rate_and_policy_but_not_on_the_path(store: 
         return account["files"][0]["clips"][0]["key"]
 
     jpeg = PartMaker(Recipe.from_dict({"data": {"codec": "jpeg95"}}), store / "jpeg")
-    other_policy = jpeg.account(Batch(0, (FileJob(str(store / "good"), None, (WHOLE,)),)))["files"][0]["clips"][0]["key"]
+    other_policy = jpeg.account(Batch(0, (FileJob(str(store / "good"), None, (WHOLE,)),)))["files"][0]["clips"][0][
+        "key"
+    ]
     assert key("good") == key("copy")
     assert len({key("good"), key("other"), key("good", 2.0), key("good", span=Span(1.0, None)), other_policy}) == 5
 
@@ -146,5 +160,7 @@ def test_hash_of_a_folder_covers_names_and_contents(tmp_path: Path) -> None:
         return sha256_of(tmp_path / name)
 
     assert folder("a", x="1", y="2") == folder("b", y="2", x="1")
-    assert len({folder("c", x="1", y="2"), folder("d", x="2", y="1"), folder("e", z="1", y="2"), folder("f", x="1")}) == 4
+    assert (
+        len({folder("c", x="1", y="2"), folder("d", x="2", y="1"), folder("e", z="1", y="2"), folder("f", x="1")}) == 4
+    )
     assert json.dumps(sha256_of(tmp_path / "a"))[1:-1].isalnum()

@@ -124,7 +124,7 @@ class TestWriting:
     def test_a_part_appears_with_its_account_or_not_at_all(self, tmp_path: Path) -> None:
         path = tmp_path / "clips" / "part.parquet"
         assert read_account(path) is None
-        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012, SIM117
             with atomic_file(path) as file:
                 ClipWriter(file).abandon()
                 raise KeyboardInterrupt
@@ -146,9 +146,7 @@ class TestWriting:
             write_index(tmp_path, {"key": ("part", 0)})
         assert list(tmp_path.iterdir()) == []
 
-    def test_fewer_questions_than_before_leave_no_old_part(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_fewer_questions_than_before_leave_no_old_part(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(prepared, "QUESTIONS_PER_PART", 1)
         write_questions(folder, [(example(number), "key") for number in range(3)])
         write_questions(folder, [(example(7), "key")])
@@ -194,7 +192,10 @@ def test_quarantine_is_json_lines(folder: Path) -> None:
     from cluenet.prepared import write_quarantine
     from cluenet.records import Quarantined
 
-    rows = [Quarantined("q1", "d", "ä.mp4", "corrupt", "line\nbreak", "pyav"), Quarantined("q2", "d", "", "malformed", "")]
+    rows = [
+        Quarantined("q1", "d", "ä.mp4", "corrupt", "line\nbreak", "pyav"),
+        Quarantined("q2", "d", "", "malformed", ""),
+    ]
     write_quarantine(folder, rows)
     lines = (folder / "quarantine.jsonl").read_text().splitlines()
     assert [Quarantined(**json.loads(line)) for line in lines] == rows

@@ -137,7 +137,9 @@ def _read_packets(path: Path, container: InputContainer, stream: VideoStream) ->
         message = f"{path}: broken off: {len(packets)} of the {expected} frames in its table are there; fetch it again"
         raise MediaError("corrupt", message)
     if first is None:
-        raise MediaError("corrupt", f"{path}: none of its {len(packets)} packets can be decoded; fetch or encode it again")
+        raise MediaError(
+            "corrupt", f"{path}: none of its {len(packets)} packets can be decoded; fetch or encode it again"
+        )
     return packets, first
 
 
@@ -153,7 +155,9 @@ def _decoded_ticks(path: Path) -> np.ndarray:
     with container, media_errors(path):
         ticks = [frame.dts if frame.pts is None else frame.pts for frame in container.decode(stream)]
     if None in ticks or len(set(ticks)) < len(ticks):
-        message = f"{path}: {container.format.name} without presentation times; rewrite it: ffmpeg -i FILE -r 25 NEW.mp4"
+        message = (
+            f"{path}: {container.format.name} without presentation times; rewrite it: ffmpeg -i FILE -r 25 NEW.mp4"
+        )
         raise MediaError("no_times", message)
     return np.array(sorted(ticks), dtype=np.int64)
 

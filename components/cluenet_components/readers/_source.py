@@ -27,13 +27,17 @@ def open_path(path: str, fps: float | None, open_file: Callable[[Path], VideoFil
         with found.open("rb") as file:
             is_empty = not file.read(1)
     except FileNotFoundError:
-        raise MediaError("missing", f"{found}: no such file on this machine; check the dataset's video folder") from None
+        raise MediaError(
+            "missing", f"{found}: no such file on this machine; check the dataset's video folder"
+        ) from None
     except OSError as error:
         raise MediaError("unreadable", f"{found}: {error.strerror or error}; check its permissions and disk") from None
     if is_empty:
         raise MediaError("empty", f"{found}: the file has 0 bytes; fetch it again")
     if fps is not None:
-        raise MediaError("fps_of_file", f"{found}: fps={fps} is for folders of frames; a video has its own times, leave it out")
+        raise MediaError(
+            "fps_of_file", f"{found}: fps={fps} is for folders of frames; a video has its own times, leave it out"
+        )
     return open_file(found)
 
 
@@ -47,7 +51,9 @@ class ImageFolder(VideoFile):
         self.folder = folder
         self._numbers, self._files = _numbered_images(folder)
         if fps is None or not fps > 0:
-            message = f"{folder}: a folder of frames carries no times and fps is {fps}; give the dataset's frames per second"
+            message = (
+                f"{folder}: a folder of frames carries no times and fps is {fps}; give the dataset's frames per second"
+            )
             raise MediaError("no_fps", message)
         self.seconds_F = (np.array(self._numbers, dtype=np.float64) - self._numbers[0]) / fps
         self.duration_seconds = float(self.seconds_F[-1] + 1 / fps)

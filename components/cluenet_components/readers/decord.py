@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def import_decord() -> ModuleType:
             "set data.reader to pyav."
         ) from error
     decord.logging.set_level(decord.logging.QUIET)  # what it prints comes again as an exception
-    return decord
+    return cast(ModuleType, decord)
 
 
 class DecordFile(VideoFile):

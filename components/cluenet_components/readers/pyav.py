@@ -93,7 +93,9 @@ class PyavFile(VideoFile):
         lost = [frame for frame in missing if frame not in found]
         if lost:
             where = f"frame {lost[0]} at {self.seconds_F[lost[0]]:.3f} s"
-            raise MediaError("corrupt", f"{self.path}: {where} cannot be decoded without damage; fetch or encode it again")
+            raise MediaError(
+                "corrupt", f"{self.path}: {where} cannot be decoded without damage; fetch or encode it again"
+            )
         return np.stack([found[frame] for frame in wanted.tolist()])[places]
 
     def close(self) -> None:
@@ -157,6 +159,7 @@ class Picture:
 
     def _graph_for(self, frame: VideoFrame) -> av.filter.Graph:
         graph = av.filter.Graph()
+        graph.threads = 1
         last = graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
         )  # fmt: skip

@@ -18,6 +18,8 @@ class FpsSampler(Sampler):
         rate: float = Field(1.0, gt=0, description="Frames per second.")
         max_frames: int = Field(64, ge=1, description="The most frames of a clip.")
 
+    config: Config
+
     def sample(self, video: VideoFile, first: int, last: int) -> list[int]:
         seconds = video.seconds_F[first : last + 1]
         times = np.arange(seconds[0], seconds[-1] + 1e-9, 1 / self.config.rate)

@@ -20,6 +20,8 @@ class SceneChangeSampler(Sampler):
         frames: int = Field(16, ge=2, description="How many frames to keep.")
         probes: int = Field(64, ge=4, description="How many frames are looked at, as small thumbnails.")
 
+    config: Config
+
     def sample(self, video: VideoFile, first: int, last: int) -> list[int]:
         wanted = self.config.frames
         if last - first + 1 <= wanted:

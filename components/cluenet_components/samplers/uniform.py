@@ -16,5 +16,7 @@ class UniformSampler(Sampler):
     class Config(ComponentConfig):
         frames: int = Field(16, ge=1, description="How many frames to keep.")
 
+    config: Config
+
     def sample(self, video: VideoFile, first: int, last: int) -> list[int]:
         return spread(first, last, self.config.frames)

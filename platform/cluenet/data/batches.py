@@ -80,7 +80,8 @@ class Clips:
 
 def batches(jobs: Iterable[FileJob]) -> Iterator[Batch]:
     """Neighbouring jobs together: at most FILES_PER_BATCH files and CLIPS_PER_BATCH clips."""
-    number, waiting, clips = 0, [], 0
+    waiting: list[FileJob] = []
+    number = clips = 0
     for job in jobs:
         if waiting and (len(waiting) == FILES_PER_BATCH or clips + len(job.spans) > CLIPS_PER_BATCH):
             yield Batch(number, tuple(waiting))

@@ -2,7 +2,7 @@
 
 The account of a part, kept in its footer and returned to the driver:
 
-    {"files": [{"path", "fps", "sha256", "openings", "clips": [a clip, ...]}]}
+    {"files": [{"path", "fps", "state", "sha256", "openings", "clips": [a clip, ...]}]}
     a clip:   {"start_seconds", "end_seconds", "failed": [[reader, reason], ...],       whether it is ready or not
                "key", "bytes", "reader"}                                                ready: who delivered
                "reason", "detail", "reader"[, "timeout_seconds"]}                       not ready: who failed last
@@ -45,7 +45,7 @@ class PartMaker:
         """
         part = self._folder / "clips" / batch.part
         account = read_account(part)
-        if account is not None and not can_be_retried(account, self._recipe.data.decode_timeout_seconds):
+        if account is not None and is_current(account, self._recipe.data.decode_timeout_seconds):
             return {**account, "part": part.name, "reused": True}
         return {**self._make(part, batch), "part": part.name, "reused": False}
 
@@ -58,23 +58,24 @@ class PartMaker:
         with atomic_file(part) as file:
             writer = ClipWriter(file)
             try:
-                account = {"files": [self._file(writer, job, decoded) for job, decoded in self._decoded(batch)]}
+                states = [state_of(job.path) for job in batch.jobs]  # before they are read
+                files = zip(batch.jobs, self._decoded(batch), states, strict=True)
+                account = {"files": [self._file(writer, *file) for file in files]}
                 writer.close(account)
             except BaseException:
                 writer.abandon()
                 raise
         return account
 
-    def _decoded(self, batch: Batch) -> Iterator[tuple[FileJob, Decoded]]:
+    def _decoded(self, batch: Batch) -> Iterator[Decoded]:
         if self._decoder is None:
             data = self._recipe.data
             plugins, limit = self._recipe.plugins, data.decode_timeout_seconds
             self._decoder = IsolatedDecoder(self._policy, timeout_seconds=limit, plugins=plugins)
-        return zip(batch.jobs, self._decoder.decode(map(_bounds, batch.jobs)), strict=True)
+        return self._decoder.decode(map(_bounds, batch.jobs))
 
-    def _file(self, writer: ClipWriter, job: FileJob, decoded: Decoded) -> dict[str, Any]:
-        outcomes = decoded.outcomes
-        sha256 = None
+    def _file(self, writer: ClipWriter, job: FileJob, decoded: Decoded, state: list[int] | None) -> dict[str, Any]:
+        outcomes, sha256 = decoded.outcomes, ""
         if decoded.reader is not None:
             try:
                 sha256 = sha256_of(Path(job.path))
@@ -82,12 +83,13 @@ class PartMaker:
                 outcomes = [error] * len(job.spans)
         clips = []
         for span, outcome in zip(job.spans, outcomes, strict=True):
-            if sha256 is None or isinstance(outcome, MediaError):
+            if isinstance(outcome, MediaError):
                 clip = self._failure(outcome, decoded)
             else:
                 clip = self._ready(writer, job, span, outcome, decoded, sha256)
             clips.append({**asdict(span), **clip, "failed": [list(pair) for pair in decoded.failed]})
-        return {"path": job.path, "fps": job.fps, "sha256": sha256, "openings": decoded.openings, "clips": clips}
+        name = {"path": job.path, "fps": job.fps, "state": state, "sha256": sha256}
+        return {**name, "openings": decoded.openings, "clips": clips}
 
     def _ready(
         self, writer: ClipWriter, job: FileJob, span: Span, frames: Frames, decoded: Decoded, sha256: str
@@ -119,15 +121,21 @@ def _bounds(job: FileJob) -> Job:
     return job.path, job.fps, tuple((span.start_seconds, span.end_seconds) for span in job.spans)
 
 
-def can_be_retried(account: Mapping[str, Any], timeout_seconds: float) -> bool:
-    """Whether a clip failed for a cause that is gone: a missing file that is there now, a time limit that was raised."""
-    return any(_cause_is_gone(file["path"], clip, timeout_seconds) for file in account["files"] for clip in file["clips"])
+def is_current(account: Mapping[str, Any], timeout_seconds: float) -> bool:
+    """Whether making the part again would give the same: no file changed, came or went, and no time limit was raised."""
+    clips = (clip for file in account["files"] for clip in file["clips"])
+    return all(file["state"] == state_of(file["path"]) for file in account["files"]) and not any(
+        clip.get("timeout_seconds", timeout_seconds) < timeout_seconds for clip in clips
+    )
 
 
-def _cause_is_gone(path: str, clip: Mapping[str, Any], timeout_seconds: float) -> bool:
-    if clip.get("reason") == "missing":
-        return Path(path).exists()
-    return bool(clip.get("timeout_seconds", timeout_seconds) < timeout_seconds)
+def state_of(path: str) -> list[int] | None:
+    """Size in bytes and time of the last change in nanoseconds; None where nothing is."""
+    try:
+        state = Path(path).stat()
+    except OSError:
+        return None
+    return [state.st_size, state.st_mtime_ns]
 
 
 def sha256_of(path: Path) -> str:

@@ -30,7 +30,8 @@ def accounts_of(work: Sequence[Batch], recipe: Recipe, folder: Path) -> Iterator
     """
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False)
-    workers = number_of_workers(recipe.data.decode_workers, int(ray.cluster_resources().get("CPU", 0)), len(work))
+    cpus = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+    workers = number_of_workers(recipe.data.decode_workers, cpus, len(work))
     tasks = max(workers, -(-len(work) // BATCHES_PER_TASK))
     with _quiet():
         batches = ray.data.from_items([{"batch": batch.to_json()} for batch in work], override_num_blocks=tasks)

@@ -73,8 +73,8 @@ def panel(name: str, stage: str, points: Sequence[Point]) -> Panel:
     places = [(x_of(x), y_of(y)) for x, y in few]
     return Panel(
         name, stage, " ".join(f"{x},{y}" for x, y in places), tuple(places if len(places) <= 20 else ()),
-        tuple(Tick(x_of(value), _label(value)) for value in ticks(*x_range, 3)),
-        tuple(Tick(y_of(value), _label(value)) for value in ticks(*y_range, 4)),
+        tuple(Tick(x_of(value), _label(value)) for value in ticks(*x_range, 5)),
+        tuple(Tick(y_of(value), _label(value)) for value in ticks(*y_range, 5)),
         points[0][1], points[-1][1], math.ceil(len(points) / len(few)),
     )  # fmt: skip
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -22,7 +24,7 @@ GRID = 4
 MAX_FRAMES = 2 ** (GRID * GRID - 1)
 RED, DARK, LIGHT = (210, 40, 40), (20, 40, 90), (235, 215, 130)
 VARIABLE_TIME_BASE = Fraction(1, 90_000)  # MPEG's clock
-X264 = {"preset": "veryfast", "crf": "10", "threads": "1"}
+X264 = {"preset": "veryfast", "crf": "10", "threads": "1", "sc_threshold": "0"}  # key frames only where `gop` says
 AUDIO_RATE = 16_000
 
 
@@ -84,11 +86,11 @@ def write_video(
     rate = Fraction(fps).limit_denominator(1001)
     time_base = 1 / rate if seconds is None else VARIABLE_TIME_BASE
     ticks = list(range(len(frames_THWC))) if seconds is None else [round(time / time_base) for time in seconds]
-    if len(ticks) != len(frames_THWC) or any(late <= early for early, late in zip(ticks, ticks[1:])):
+    if len(ticks) != len(frames_THWC) or any(late <= early for early, late in pairwise(ticks)):
         raise ValueError(f"`seconds` must hold {len(frames_THWC)} ascending times, got {list(seconds or ())[:5]}...")
     with av.open(str(path), "w", container_options=dict(container_options or {})) as output:
         options = {**(X264 if codec == "libx264" else {}), "bf": str(bframes), **(codec_options or {})}
-        stream = output.add_stream(codec, rate=rate, options=options)
+        stream = cast(VideoStream, output.add_stream(codec, rate=rate, options=options))
         stream.height, stream.width = frames_THWC.shape[1:3]
         stream.pix_fmt, stream.thread_count = pixel_format, 1
         stream.time_base = stream.codec_context.time_base = time_base
@@ -98,7 +100,7 @@ def write_video(
             stream.set_display_rotation(rotation)
         sound = output.add_stream("aac", rate=AUDIO_RATE) if audio else None
         for packet in _packets(stream, frames_THWC, ticks, time_base):
-            if trim_frames:
+            if packet.pts is not None and packet.dts is not None:
                 packet.pts, packet.dts = packet.pts - ticks[trim_frames], packet.dts - ticks[trim_frames]
             output.mux(packet)
         if sound is not None:
@@ -109,7 +111,7 @@ def write_video(
 
 def _packets(
     stream: VideoStream, frames_THWC: np.ndarray, ticks: Sequence[int], time_base: Fraction
-) -> Iterator[av.Packet]:
+) -> Iterator[av.Packet[Any]]:
     for frame_HWC, tick in zip(frames_THWC, ticks):
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC), format="rgb24")
         frame.pts, frame.time_base = tick, time_base
@@ -117,7 +119,7 @@ def _packets(
     yield from stream.encode()
 
 
-def _silence(stream: av.AudioStream, seconds: float) -> Iterator[av.Packet]:
+def _silence(stream: av.AudioStream, seconds: float) -> Iterator[av.Packet[Any]]:
     frame = av.AudioFrame.from_ndarray(np.zeros((1, max(1, int(seconds * AUDIO_RATE))), np.float32), "fltp", "mono")
     frame.sample_rate = AUDIO_RATE
     yield from stream.encode(frame)
@@ -132,9 +134,7 @@ def write_audio_only(path: str | Path, *, seconds: float = 1.0) -> Path:
     return Path(path)
 
 
-def write_frame_folder(
-    path: str | Path, frames_THWC: np.ndarray, *, pattern: str = "%05d.png", first: int = 1
-) -> Path:
+def write_frame_folder(path: str | Path, frames_THWC: np.ndarray, *, pattern: str = "%05d.png", first: int = 1) -> Path:
     """A folder with one PNG or JPEG per frame, named by the printf `pattern` and counted from `first`."""
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
