@@ -70,7 +70,8 @@ def decode_clips(
 
     The file is opened once and the frames of all clips are decoded in one pass; a clip holds the frames whose time lies in
     [start, end], so nothing past its end is seen. `reader`: settings of another reader than the policy's first.
-    Raises MediaError when the file as a whole cannot be read.
+    Raises MediaError when the file as a whole cannot be read, or any frame of it while the policy has a fallback to try;
+    the last reader delivers the clips that are whole, with MediaError for those that are damaged.
     """
     sampler = register.sampler.parse(policy.sampler).build()
     with register.reader.parse(reader or policy.reader).build().open(path, fps=fps) as video:
@@ -79,7 +80,12 @@ def decode_clips(
         needed = sorted({i for indices in chosen if isinstance(indices, list) for i in indices})
         if not needed:
             return [error for error in chosen if isinstance(error, MediaError)]
-        frames_THWC = video.frames(needed, size)
+        try:
+            frames_THWC = video.frames(needed, size)
+        except MediaError:
+            if policy.fallback not in (None, reader):
+                raise
+            return [_decode_one(video, indices, clip, size) for indices, clip in zip(chosen, clips, strict=True)]
         return [
             indices
             if isinstance(indices, MediaError)
@@ -97,6 +103,17 @@ def _choose(video: VideoFile, sampler: Sampler, clip: ClipBounds, path: str) -> 
         message = f"{path}: no frame from {start:g} s to {until}; it lasts {video.duration_seconds:.2f} s"
         return MediaError("outside", f"{message}; check the clip's bounds in the dataset")
     return sampler.sample(video, int(inside[0]), int(inside[-1]))
+
+
+def _decode_one(
+    video: VideoFile, indices: list[int] | MediaError, clip: ClipBounds, size: tuple[int, int]
+) -> Frames | MediaError:
+    if isinstance(indices, MediaError):
+        return indices
+    try:
+        return _cut(video, video.frames(indices, size), indices, clip)
+    except MediaError as error:
+        return error
 
 
 def _cut(video: VideoFile, frames_THWC: np.ndarray, indices: list[int], clip: ClipBounds) -> Frames:
@@ -117,19 +134,19 @@ def target_size(height: int, width: int, size: Size) -> tuple[int, int]:
 
 # ---------------------------------------------------------------------------------------------- bytes
 
-# b"CNF1", length of the head as uint32 little-endian, the head as JSON, then the parts one after the other.
-_MAGIC = b"CNF1"
+# b"CNF2", length of the head as uint32 little-endian, the head as JSON, then the parts one after the other.
+_MAGIC = b"CNF2"
 _LENGTH = struct.Struct("<I")
 
 
 def encode_frames(frames: Frames, codec: str) -> bytes:
-    """Self-describing bytes. `lossless`: zstd over the raw pixels; `jpeg95`: one JPEG of quality 95 per frame.
+    """Self-describing bytes. `lossless`: zstd over differences of rows; `jpeg95`: one JPEG of quality 95 per frame.
 
     Raises ValueError for another codec.
     """
     frames_THWC = frames.frames_THWC
     if codec == "lossless":
-        parts = [pa.compress(np.ascontiguousarray(frames_THWC).tobytes(), codec="zstd", asbytes=True)]
+        parts = [pa.compress(_up(frames_THWC).tobytes(), codec="zstd", asbytes=True)]
     elif codec == "jpeg95":
         parts = [_jpeg(frame_HWC) for frame_HWC in frames_THWC]
     else:
@@ -166,11 +183,28 @@ def _decoded(blob: bytes) -> Frames:
     shape = tuple(head["shape"])
     if head["codec"] == "lossless":
         raw = pa.decompress(parts[0], decompressed_size=math.prod(shape), codec="zstd", asbytes=True)
-        frames_THWC = np.frombuffer(raw, np.uint8).reshape(shape)
+        frames_THWC = _undo_up(np.frombuffer(raw, np.uint8).reshape(shape))
     else:
         frames_THWC = np.stack([np.asarray(Image.open(io.BytesIO(part)).convert("RGB")) for part in parts])
-        frames_THWC.setflags(write=False)
+    frames_THWC.setflags(write=False)
     return Frames(frames_THWC, np.array(head["seconds"], dtype=np.float64), head["duration"])
+
+
+def _up(frames_THWC: np.ndarray) -> np.ndarray:
+    """Each row less the row above it, modulo 256 (filter "Up" of PNG, ISO/IEC 15948, 9.2).
+
+    Camera-like pictures take 0.52 of their raw size instead of 0.86; differences between frames were never smaller.
+    """
+    differences_THWC = np.array(frames_THWC, order="C")
+    differences_THWC[:, 1:] -= frames_THWC[:, :-1]
+    return differences_THWC
+
+
+def _undo_up(differences_THWC: np.ndarray) -> np.ndarray:
+    frames_THWC = differences_THWC.copy()
+    for row in range(1, frames_THWC.shape[1]):  # five times as fast as np.add.accumulate along this axis
+        frames_THWC[:, row] += frames_THWC[:, row - 1]
+    return frames_THWC
 
 
 def _jpeg(frame_HWC: np.ndarray) -> bytes:

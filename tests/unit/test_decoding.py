@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,6 +129,42 @@ def test_a_file_that_cannot_be_read_raises(tmp_path: Path) -> None:
     assert error.value.reason == "empty"
 
 
+class Damaged:
+    """Makes frame 10 of every video unreadable to the reader `pyav`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        real = PyavFile.frames
+
+        def frames(self: PyavFile, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
+            if 10 in indices:
+                raise MediaError("corrupt", f"{self.path}: frame 10")
+            return real(self, indices, size)
+
+        monkeypatch.setattr(PyavFile, "frames", frames)
+
+
+def test_damage_costs_the_clips_it_lies_in(video: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Damaged(monkeypatch)
+    clips: list[tuple[float, float | None]] = [(0.0, 0.3), (0.8, 1.1), (90.0, None), (2.0, 2.3)]
+    whole, damaged, outside, last = decode_clips(video, None, clips, policy())
+    assert (numbers(whole), numbers(last)) == ([0, 1, 2, 3], [20, 21, 22, 23])
+    assert isinstance(damaged, MediaError)
+    assert isinstance(outside, MediaError)
+    assert (damaged.reason, outside.reason) == ("corrupt", "outside")
+
+
+def test_damage_fails_the_file_while_another_reader_can_be_tried(video: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Damaged(monkeypatch)
+    first, second = {"name": "pyav", "strategy": "scan"}, {"name": "pyav", "strategy": "seek"}
+    made, clips = policy(reader=first, fallback=second), [(0.0, 0.3), (0.8, 1.1)]
+    for reader in (None, first):
+        with pytest.raises(MediaError, match="frame 10"):
+            decode_clips(video, None, clips, made, reader=reader)
+    whole, damaged = decode_clips(video, None, clips, made, reader=second)
+    assert numbers(whole) == [0, 1, 2, 3]
+    assert isinstance(damaged, MediaError)
+
+
 def test_folder_of_frames(tmp_path: Path) -> None:
     folder = write_frame_folder(tmp_path / "frames", counting_frames(12))
     [outcome] = decode_clips(str(folder), 2.0, [(1.0, 3.0)], policy(5))
@@ -212,6 +249,20 @@ def test_lossless_is_lossless(pixels: np.ndarray) -> None:
     assert np.array_equal(back.seconds_T, frames.seconds_T)
     assert back.seconds_T.dtype == np.float64
     assert back.duration_seconds == 1.5
+
+
+def test_lossless_bytes_of_a_smooth_picture_are_smaller_than_its_zstd() -> None:
+    frames = some_frames(4, 96, 128)
+    raw = pa.compress(frames.frames_THWC.tobytes(), codec="zstd", asbytes=True)
+    assert len(encode_frames(frames, "lossless")) < 0.8 * len(raw)
+
+
+def test_encoding_leaves_the_frames_alone_and_takes_any_layout() -> None:
+    frames = some_frames()
+    turned = Frames(frames.frames_THWC.transpose(0, 2, 1, 3), frames.seconds_T, 1.0)
+    before = turned.frames_THWC.copy()
+    assert np.array_equal(decode_frames(encode_frames(turned, "lossless")).frames_THWC, before)
+    assert np.array_equal(turned.frames_THWC, before)
 
 
 def test_jpeg_is_close_and_smaller() -> None:
