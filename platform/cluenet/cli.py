@@ -225,6 +225,7 @@ def ask(
     from cluenet.ask import ask as ask_model
     from cluenet.ask import render
 
+    _quiet_libraries()
     result = ask_model(model, video, question, option or [], start_seconds=start, end_seconds=end, fps=fps)
     if as_json:
         print(result.to_json())
@@ -276,6 +277,8 @@ def _load(recipe: Path, overrides: Sequence[str] | None) -> Recipe:
 def _run(ctx: typer.Context, recipe: Path, overrides: list[str] | None, address: str | None) -> Run:
     from cluenet.run import Run
 
+    if not ctx.obj:
+        _quiet_libraries()
     return Run(_load(recipe, overrides), address=address, verbose=bool(ctx.obj), say=_say)
 
 
@@ -286,6 +289,14 @@ def _run_folder(run_or_recipe: Path) -> Path:
     from cluenet.planning import Plan
 
     return Plan(_load(run_or_recipe, None)).run
+
+
+def _quiet_libraries() -> None:
+    """Loading bars of single milliseconds, and DeepSpeed's remark that there is no GPU, are not ours to show."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno > logging.WARNING)
 
 
 def _say(line: str) -> None:

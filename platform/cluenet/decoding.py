@@ -136,6 +136,7 @@ def target_size(height: int, width: int, size: Size) -> tuple[int, int]:
 
 # b"CNF2", length of the head as uint32 little-endian, the head as JSON, then the parts one after the other.
 _MAGIC = b"CNF2"
+_UNFILTERED = b"CNF1"  # the same, its lossless pixels stored as they are; still read
 _LENGTH = struct.Struct("<I")
 
 
@@ -165,7 +166,7 @@ def encode_frames(frames: Frames, codec: str) -> bytes:
 def decode_frames(blob: bytes) -> Frames:
     """Inverse of `encode_frames`; the pixels are read-only. Raises ValueError on bytes that are damaged or not its."""
     try:
-        if blob[:4] != _MAGIC:
+        if blob[:4] not in (_MAGIC, _UNFILTERED):
             raise ValueError(f"they start with {blob[:4]!r}")
         return _decoded(blob)
     except (ValueError, KeyError, TypeError, struct.error, OSError, pa.ArrowException) as error:
@@ -183,7 +184,8 @@ def _decoded(blob: bytes) -> Frames:
     shape = tuple(head["shape"])
     if head["codec"] == "lossless":
         raw = pa.decompress(parts[0], decompressed_size=math.prod(shape), codec="zstd", asbytes=True)
-        frames_THWC = _undo_up(np.frombuffer(raw, np.uint8).reshape(shape))
+        stored_THWC = np.frombuffer(raw, np.uint8).reshape(shape)
+        frames_THWC = stored_THWC if blob[:4] == _UNFILTERED else _undo_up(stored_THWC)
     else:
         frames_THWC = np.stack([np.asarray(Image.open(io.BytesIO(part)).convert("RGB")) for part in parts])
     frames_THWC.setflags(write=False)

@@ -102,10 +102,12 @@ def _override(values: dict[str, Any], override: str) -> None:
     *parents, last = path.split(".")
     here: Any = values
     for depth, part in enumerate(parents):
-        if isinstance(here, dict) and isinstance(here.get(part), str):
-            here[part] = {"name": here[part]}  # `sampler: uniform` given an option
         try:
-            here = here[int(part)] if isinstance(here, list) else here.setdefault(part, {})
+            key: Any = int(part) if isinstance(here, list) else part
+            below = here[key] if isinstance(here, list) else here.setdefault(key, {})
+            if isinstance(below, str):
+                here[key] = below = {"name": below}  # `sampler: uniform` given an option
+            here = below
         except (IndexError, ValueError, AttributeError):
             raise RecipeError("command line", [Problem(".".join(parents[: depth + 1]), "no such setting")]) from None
     try:

@@ -67,7 +67,9 @@ HARD: dict[str, dict[str, Any]] = {  # decord is silently wrong about these, so 
     "open_gop.mp4": {"bframes": 3, "codec_options": OPEN_GOP},
     "edited.mp4": {"gop": 12, "bframes": 2, "trim_frames": 5},
     "hevc.mp4": {"bframes": 2, "codec": "libx265", "codec_options": {"x265-params": "log-level=none:keyint=12"}},
+    "refresh.mp4": {"gop": 12, "codec_options": {"x264-params": "intra-refresh=1"}},
     "stream.ts": {"gop": 12, "bframes": 2},
+    "program.mpg": {"gop": 12, "bframes": 2, "codec": "mpeg2video", "codec_options": {"qscale": "2"}},
     "b_frames.avi": {"gop": 12, "bframes": 2, "codec": "mpeg4"},
 }
 
@@ -134,6 +136,8 @@ def test_seeking_decodes_less_and_auto_takes_the_cheaper_way(video) -> None:
     assert decoded("constant.mp4", "scan", [50]) == 51
     assert decoded("constant.mp4", "seek", [50]) <= 12
     assert decoded("constant.mp4", "auto", [50]) <= 12
+    assert decoded("open_gop.mp4", "seek", [50]) <= 20, "an open group's key frame will do"
+    assert decoded("refresh.mp4", "seek", [50]) == 51, "a picture that is refreshed bit by bit has no second start"
     everything = range(COUNT)
     assert decoded("constant.mp4", "auto", everything) == COUNT, "no seek where all frames are wanted"
     assert decoded("one_gop.mp4", "auto", [50]) == 51, "no key frame to seek to"

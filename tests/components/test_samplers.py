@@ -110,6 +110,10 @@ def test_fps_faster_than_the_video_repeats_nothing() -> None:
     assert sample(Scenes([0] * 10), 2, 6, "fps", rate=100) == [2, 3, 4, 5, 6]
 
 
+def test_fps_at_any_rate_costs_no_more_than_its_budget() -> None:
+    assert len(sample(Scenes([0] * 100), 0, 99, "fps", rate=1e12, max_frames=10)) == 10
+
+
 def test_fps_over_budget_covers_the_whole_clip() -> None:
     indices = sample(Scenes([0] * 1000), 0, 999, "fps", rate=25, max_frames=10)
     assert indices == [50 + 100 * i for i in range(10)]

@@ -33,7 +33,7 @@ from cluenet.testing.videos import (
     write_video,
 )
 from helpers.full_disk import MARK
-from helpers.listed import openings, write_rows
+from helpers.listed import openers, openings, write_rows
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 FPS = 10
@@ -291,7 +291,7 @@ class TestInterrupted:
         assert len(openings(folder / "openings.log")) == 40
         return made
 
-    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+    @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
     def test_a_killed_run_goes_on_where_it_stopped(self, folder: Path, rows: list, whole, start, how: int) -> None:
         log = folder / "openings.log"
         log.unlink()
@@ -301,17 +301,17 @@ class TestInterrupted:
         kill(process, how)
         clips = next((folder / f"killed{how}" / "prepared").iterdir()) / "clips"
         wait_for(lambda: not any(_is_locked(file) for file in clips.glob(".*")))  # workers end after their driver
-        done = [
-            row["path"] for part in clips.glob("part-*") for row in pq.read_table(part, columns=["path"]).to_pylist()
-        ]
+        parts = [pq.read_table(part, columns=["path"]) for part in clips.glob("part-*")]
+        done = [path for part in parts for path in part["path"].to_pylist()]
         assert 16 <= len(done) < 40
         assert not (clips.parent / "manifest.json").exists()
-        log.unlink()
+        killed = openers(log)  # one of them may still end the group of files it was at
         prepared(made)
-        assert sorted(openings(log) + done) == sorted(row.video.path for row in rows)
+        assert sorted(openings(log, not_by=killed) + done) == sorted(row.video.path for row in rows)
         assert contents(clips.parent) == whole
         assert read_manifest(clips.parent)["run"]["files"] == {"decoded": 40 - len(done), "reused": len(done)}
 
+    @pytest.mark.slow
     def test_two_at_once_end_with_one_whole_folder(self, folder: Path, rows: list, whole, start) -> None:
         log = folder / "openings.log"
         log.unlink()

@@ -19,9 +19,9 @@ from cluenet.train.trackers import read_lines
 from cluenet.train.trainer import train_stage
 from helpers.models import base_folder
 from helpers.prepared import prepared_set
-from helpers.training import lines_of, optimizer_of, recipe, run_attempts, weights_of
+from helpers.training import Attempts, lines_of, optimizer_of, recipe, run_attempts, weights_of
 
-STEPS = 40
+STEPS = 30
 SETTINGS = {"workers": 2, "resources": {"cpu": 0.5}, "stage1": {"steps": STEPS}, "validation": {"every": 15}}
 
 
@@ -69,7 +69,7 @@ def test_a_lost_worker_comes_back_and_the_result_is_as_if_it_had_not_been_lost(t
 
     folders = [tuple(map(str, sets[part])) for part in ("train", "validation")]
     job = StageJob(settings.to_dict(), "stage1", str(tmp_path / "plain"), str(base_folder()), None, *folders, "a" * 20)
-    run_attempts(job, tmp_path / "ids", world_size=2)
+    run_attempts(Attempts(job, world_size=2))
     twin = replace(job, run=str(tmp_path / "ray"))
     assert lines_of(tmp_path / "ray") == lines_of(tmp_path / "plain")
     assert best == checkpoints.best_of(twin.folder)

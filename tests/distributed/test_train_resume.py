@@ -12,7 +12,7 @@ from cluenet.train import checkpoints
 from cluenet.train.loop import StageJob
 from helpers.models import base_folder
 from helpers.prepared import prepared_set
-from helpers.training import lines_of, optimizer_of, recipe, run_attempts, weights_of
+from helpers.training import Attempts, lines_of, optimizer_of, recipe, run_attempts, weights_of
 
 
 @pytest.fixture(scope="module")
@@ -31,24 +31,35 @@ def last_checkpoint(job: StageJob) -> Path:
     return job.folder / checkpoints.name_of(checkpoints.steps_of(job.folder)[-1])
 
 
-@pytest.mark.parametrize(
-    ("world_size", "kills"),
-    [
-        (1, [{"rank": 0, "step": 2}, {"rank": 0, "step": 5}, {"rank": 0, "step": 6, "saving": True}]),
-        (2, [{"rank": 1, "step": 2}, {"rank": 0, "step": 7}]),
-    ],
-)
-def test_killed_and_resumed_equals_uninterrupted(tmp_path, sets, world_size, kills):
+KILLS = {
+    1: ({"rank": 0, "step": 2}, {"rank": 0, "step": 5}, {"rank": 0, "step": 6, "saving": True}),
+    2: ({"rank": 1, "step": 2}, {"rank": 0, "step": 7}),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, sets):
+    """By number of workers: an uninterrupted run and one that was killed, and what each of them drew."""
     # steps 1..8, checkpoints at 3, 6, 8 and where validation (4, 8) finds a better one
-    whole = job_in(tmp_path / "whole", sets, stage1={"accumulate": 2})
-    killed = replace(whole, run=str(tmp_path / "killed"))
-    ids = run_attempts(whole, tmp_path / "whole-ids", world_size=world_size)
-    ids_killed = run_attempts(killed, tmp_path / "killed-ids", world_size=world_size, kills=kills)
+    folder = tmp_path_factory.mktemp("runs")
+    attempts = []
+    for world_size, kills in KILLS.items():
+        whole = job_in(folder / f"whole-{world_size}", sets, stage1={"accumulate": 2})
+        killed = replace(whole, run=str(folder / f"killed-{world_size}"))
+        attempts += [Attempts(whole, world_size), Attempts(killed, world_size, kills)]
+    drawn = run_attempts(*attempts)
+    pairs = list(zip((attempt.job for attempt in attempts), drawn))
+    return {1: pairs[:2], 2: pairs[2:]}
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_killed_and_resumed_equals_uninterrupted(runs, world_size):
+    (whole, ids), (killed, ids_killed) = runs[world_size]
     assert ids == ids_killed
     assert {place[:2] for place in ids} == {(step, rank) for step in range(8) for rank in range(world_size)}
-    lines = lines_of(tmp_path / "whole")
+    lines = lines_of(Path(whole.run))
     assert [line["step"] for line in lines] == list(range(1, 9))
-    assert lines == lines_of(tmp_path / "killed")
+    assert lines == lines_of(Path(killed.run))
     assert {"loss", "answer", "chain", "concept", "attention", "lr", "grad_norm", "labels/concept"} <= set(lines[0])
     assert checkpoints.steps_of(whole.folder) == checkpoints.steps_of(killed.folder)
     assert weights_of(last_checkpoint(whole)) == weights_of(last_checkpoint(killed))
@@ -58,15 +69,14 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, sets, world_size, kil
     assert not list(killed.folder.glob(".*"))
 
 
-def test_two_workers_see_together_what_one_sees(tmp_path, sets):
-    one, two = (job_in(tmp_path / str(n), sets, stage1={"steps": 3}) for n in (1, 2))
-    by_step = []
-    for job, size in ((one, 1), (two, 2)):
-        ids = run_attempts(job, tmp_path / f"ids-{size}", world_size=size)
+def test_two_workers_see_together_what_one_sees(runs):
+    drawn = []
+    for world_size in (1, 2):
+        _, ids = runs[world_size][0]
         steps: dict[int, list[str]] = {}
         for place in sorted(ids):
             steps.setdefault(place[0], []).extend(ids[place])
-        by_step.append({step: names for step, names in steps.items() if step < 3})
-    assert by_step[0] == by_step[1]
-    validated = [lines_of(tmp_path / str(n))[-1]["validation/questions"] for n in (1, 2)]
-    assert validated[0] == validated[1] > 0
+        drawn.append(steps)
+    assert drawn[0] == drawn[1]
+    asked = [lines_of(Path(runs[world_size][0][0].run))[-1]["validation/questions"] for world_size in (1, 2)]
+    assert asked[0] == asked[1] > 0

@@ -215,7 +215,9 @@ def interrupted(settings, sets, run, *, after):
 def test_ctrl_c_leaves_a_run_that_resumes_exactly(sets, tmp_path):
     settings = recipe(stage1={"steps": 6})
     whole = train(settings, sets, tmp_path / "whole")
-    interrupted(settings, sets, tmp_path / "cut", after=4)  # the newest checkpoint is that of step 4, which was the best
+    interrupted(
+        settings, sets, tmp_path / "cut", after=4
+    )  # the newest checkpoint is that of step 4, which was the best
     assert not finished(tmp_path / "cut" / "stage1")
     assert not any(thread.name == "prefetch" for thread in threading.enumerate())
     cut = train(settings, sets, tmp_path / "cut")
@@ -303,12 +305,16 @@ def test_what_is_taught_is_said(sets, tmp_path):
 
 
 def test_an_unknown_metric_is_refused(sets, tmp_path):
-    with pytest.raises(RecipeError, match=r"train\.validation\.metric: 'acuracy' is not measured.*Did you mean 'accuracy'"):
+    with pytest.raises(
+        RecipeError, match=r"train\.validation\.metric: 'acuracy' is not measured.*Did you mean 'accuracy'"
+    ):
         train(recipe(validation={"metric": "acuracy"}), sets, tmp_path)
 
 
 def test_a_loss_that_is_no_number_stops_the_stage(sets, tmp_path):
-    with pytest.raises(CluenetError, match=r"stage1: \w+ is nan at step \d+; .* Lower train\.stage1\.lr \(now 1e\+30\)"):
+    with pytest.raises(
+        CluenetError, match=r"stage1: \w+ is nan at step \d+; .* Lower train\.stage1\.lr \(now 1e\+30\)"
+    ):
         train(recipe(stage1={"lr": 1e30, "optimizer": "adamw", "warmup_steps": 0}), sets, tmp_path)
     assert all(line["loss"] == line["loss"] for line in read_lines(tmp_path / "logging.jsonl"))
 
@@ -351,10 +357,14 @@ def test_weights_of_another_model_are_refused(sets, tmp_path, both):
 @pytest.mark.parametrize("target", ["save_model", "torch.save"])
 def test_a_full_disk_is_said_and_leaves_no_half_checkpoint(sets, tmp_path, monkeypatch, target):
     def full(*_):
-        raise RuntimeError("[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0: No space left on device")
+        raise RuntimeError(
+            "[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0: No space left on device"
+        )
 
     monkeypatch.setattr(f"cluenet.train.checkpoints.{target}", full)
-    with pytest.raises(StorageError, match=r"checkpoint-000003: the disk is full.*run the same command again to resume"):
+    with pytest.raises(
+        StorageError, match=r"checkpoint-000003: the disk is full.*run the same command again to resume"
+    ):
         train(recipe(), sets, tmp_path)
     assert list((tmp_path / "stage1").iterdir()) == []
 
@@ -375,7 +385,9 @@ def test_validation_counts_what_an_independent_count_finds(both, sets):
         right = []
         for key in keys:
             batch = model.collate([(prepared.frames(key), prepared.examples_of(key))], seed=0, shuffle_options=False)
-            right += [answer.prediction == e.answer for e, answer in zip(batch.examples, model.predict(batch, clues=row))]
+            right += [
+                answer.prediction == e.answer for e, answer in zip(batch.examples, model.predict(batch, clues=row))
+            ]
         assert lines_of(run)[-1][name] == pytest.approx(sum(right) / len(right))
 
 

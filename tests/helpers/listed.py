@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 from pydantic import Field
@@ -61,6 +61,12 @@ class LoggedReader(Reader):
         return register.reader.parse("pyav").build().open(path, fps=fps)
 
 
-def openings(log: Path) -> list[str]:
-    """The paths opened so far, in order."""
-    return [line.split(" ", 1)[1] for line in log.read_text().splitlines()] if log.exists() else []
+def openings(log: Path, *, not_by: Set[str] = frozenset()) -> list[str]:
+    """The paths opened so far, in order, without those opened by some processes."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [path for process, path in (line.split(" ", 1) for line in lines) if process not in not_by]
+
+
+def openers(log: Path) -> set[str]:
+    """The processes that opened videos so far."""
+    return {line.split(" ", 1)[0] for line in log.read_text().splitlines()}

@@ -2,7 +2,7 @@
 
     python -m helpers.training SPEC.json
 
-The spec holds the job, the number of workers and `kills`: one attempt per entry, then one more that must come to its end.
+The spec lists runs: a job, the number of workers and `kills`, one attempt per entry, then one more that must come to its end.
 Workers are forked, so that only this process pays for the imports. Every micro-batch leaves its question ids behind.
 """
 
@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,22 +45,38 @@ def recipe(**train: Any) -> Recipe:
     return Recipe.from_dict({"name": "test", "data": data, "model": model, "train": sections})
 
 
-def run_attempts(
-    job: StageJob, folder: Path, *, world_size: int = 1, kills: list[dict[str, Any]] | None = None
-) -> dict[tuple[int, int, int], list[str]]:
-    """Returns the question ids of every micro-batch by (step, rank, part), after checking that attempts agree on them.
+@dataclass(frozen=True)
+class Attempts:
+    """A stage to be run to its end, through attempts that are killed.
 
     kills: [{"rank": 0, "step": 3}], SIGKILL when that line is written; with "saving": true, in the middle of the
     checkpoint of that step. A lost worker takes the others with it, as a machine that is switched off does.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    spec = {"job": asdict(job), "world_size": world_size, "kills": kills or [], "folder": str(folder)}
-    (folder / "spec.json").write_text(json.dumps(spec))
+
+    job: StageJob
+    world_size: int = 1
+    kills: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.job.run).with_name(f"{Path(self.job.run).name}-attempts")
+
+
+def run_attempts(*runs: Attempts) -> list[dict[tuple[int, int, int], list[str]]]:
+    """Returns for each run the question ids of every micro-batch by (step, rank, part); its attempts agree on them."""
+    for run in runs:
+        run.folder.mkdir(parents=True, exist_ok=True)
+    spec = runs[0].folder / "spec.json"
+    spec.write_text(json.dumps([{**asdict(run), "folder": str(run.folder)} for run in runs]))
     paths = [str(TESTS), *sys.path]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "helpers.training", str(folder / "spec.json")]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+    command = [sys.executable, "-m", "helpers.training", str(spec)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
+    return [_ids(run.folder) for run in runs]
+
+
+def _ids(folder: Path) -> dict[tuple[int, int, int], list[str]]:
     ids: dict[tuple[int, int, int], list[str]] = {}
     for file in sorted(folder.glob("ids-*.jsonl")):
         for *place, names in map(json.loads, file.read_text().splitlines()):
@@ -182,4 +198,5 @@ def _die_while_saving(step: int) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text()))
+    for run in json.loads(Path(sys.argv[1]).read_text()):
+        main(run)

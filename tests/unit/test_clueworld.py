@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from cluenet.testing.clueworld import SPLITS, TYPES, WorldSettings, render, split_scene, write_clueworld
+from cluenet.testing.clueworld import SPLITS, TYPES, WorldSettings, render_scene, split_scene, write_clueworld
 from cluenet.testing.clueworld.settings import HELD_OUT
 from cluenet.testing.clueworld.splits import scene_of
 from cluenet.testing.clueworld.writer import scene_examples
@@ -28,7 +28,7 @@ def questions(tmp_path_factory):
 def test_the_same_seed_gives_the_same_scene_and_pictures_and_another_seed_does_not():
     one, again, other = (split_scene(w, "train", 3) for w in (WORLD, WorldSettings(), WorldSettings(seed=1)))
     assert one == again
-    assert np.array_equal(render(one), render(again))
+    assert np.array_equal(render_scene(one), render_scene(again))
     assert one.content != other.content
     assert scene_of("train-000003-shape", WORLD) == one
 
@@ -51,15 +51,15 @@ def test_out_of_distribution_splits_differ_in_what_they_are_named_after():
 def test_every_step_has_one_event_and_size_is_an_option():
     scene = split_scene(WORLD, "train", 0)
     assert len(scene.events) == WORLD.steps - 1
-    assert render(scene).shape == (32, 64, 64, 3)
-    large = render(split_scene(WorldSettings(cell=32), "train", 0))
+    assert render_scene(scene).shape == (32, 64, 64, 3)
+    large = render_scene(split_scene(WorldSettings(cell=32), "train", 0))
     assert large.shape == (32, 128, 128, 3)
 
 
 def test_noise_and_contrast_change_the_pictures():
-    plain = render(split_scene(WORLD, "train", 0)).astype(int)
-    noisy = render(split_scene(WorldSettings(noise=10), "train", 0)).astype(int)
-    dull = render(split_scene(WorldSettings(contrast=0.5), "train", 0)).astype(int)
+    plain = render_scene(split_scene(WORLD, "train", 0)).astype(int)
+    noisy = render_scene(split_scene(WorldSettings(noise=10), "train", 0)).astype(int)
+    dull = render_scene(split_scene(WorldSettings(contrast=0.5), "train", 0)).astype(int)
     assert 4 < np.abs(noisy - plain).mean() < 12
     saturation = [np.ptp(video, axis=-1).mean() for video in (dull, plain)]
     assert saturation[0] < 0.7 * saturation[1]
@@ -116,16 +116,19 @@ def test_a_trained_reader_of_words_alone_stays_at_chance(questions):
 
 
 def features(question, option):
-    return [(question.type, option), *((question.type, w, o) for w in question.question.split() for o in option.split())]
+    return [
+        (question.type, option),
+        *((question.type, w, o) for w in question.question.split() for o in option.split()),
+    ]
 
 
 def test_written_files_are_complete_and_found_again(tmp_path):
-    folder = write_clueworld(tmp_path, "test", 6, WORLD, workers=1)
-    rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+    folder, written = tmp_path, write_clueworld(tmp_path, "test", 6, WORLD, workers=1)
+    rows = [json.loads(line) for line in written.read_text().splitlines()]
     clues = [json.loads(line) for line in (folder / "test.clues.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == [row["id"] for row in clues]
     assert all((folder / row["videos"][0]).stat().st_size > 500 for row in rows)
     assert {row["type"] for row in rows} <= set(TYPES)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    assert write_clueworld(tmp_path, "test", 6, WORLD, workers=1) == folder
+    assert write_clueworld(tmp_path, "test", 6, WORLD, workers=1) == written
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}

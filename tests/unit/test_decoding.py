@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,40 +130,39 @@ def test_a_file_that_cannot_be_read_raises(tmp_path: Path) -> None:
     assert error.value.reason == "empty"
 
 
-class Damaged:
-    """Makes frame 10 of every video unreadable to the reader `pyav`."""
+@pytest.fixture
+def damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader `pyav` cannot decode frame 10 of any video."""
+    real = PyavFile.frames
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch):
-        real = PyavFile.frames
+    def frames(self: PyavFile, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
+        if 10 in indices:
+            raise MediaError("corrupt", f"{self.path}: frame 10")
+        return real(self, indices, size)
 
-        def frames(self: PyavFile, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
-            if 10 in indices:
-                raise MediaError("corrupt", f"{self.path}: frame 10")
-            return real(self, indices, size)
-
-        monkeypatch.setattr(PyavFile, "frames", frames)
+    monkeypatch.setattr(PyavFile, "frames", frames)
 
 
-def test_damage_costs_the_clips_it_lies_in(video: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    Damaged(monkeypatch)
+@pytest.mark.usefixtures("damaged")
+def test_damage_costs_the_clips_it_lies_in(video: str) -> None:
     clips: list[tuple[float, float | None]] = [(0.0, 0.3), (0.8, 1.1), (90.0, None), (2.0, 2.3)]
-    whole, damaged, outside, last = decode_clips(video, None, clips, policy())
+    whole, broken, outside, last = decode_clips(video, None, clips, policy())
     assert (numbers(whole), numbers(last)) == ([0, 1, 2, 3], [20, 21, 22, 23])
-    assert isinstance(damaged, MediaError)
+    assert isinstance(broken, MediaError)
     assert isinstance(outside, MediaError)
-    assert (damaged.reason, outside.reason) == ("corrupt", "outside")
+    assert (broken.reason, outside.reason) == ("corrupt", "outside")
 
 
-def test_damage_fails_the_file_while_another_reader_can_be_tried(video: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    Damaged(monkeypatch)
+@pytest.mark.usefixtures("damaged")
+def test_damage_fails_the_file_while_another_reader_can_be_tried(video: str) -> None:
     first, second = {"name": "pyav", "strategy": "scan"}, {"name": "pyav", "strategy": "seek"}
     made, clips = policy(reader=first, fallback=second), [(0.0, 0.3), (0.8, 1.1)]
     for reader in (None, first):
         with pytest.raises(MediaError, match="frame 10"):
             decode_clips(video, None, clips, made, reader=reader)
-    whole, damaged = decode_clips(video, None, clips, made, reader=second)
+    whole, broken = decode_clips(video, None, clips, made, reader=second)
     assert numbers(whole) == [0, 1, 2, 3]
-    assert isinstance(damaged, MediaError)
+    assert isinstance(broken, MediaError)
 
 
 def test_folder_of_frames(tmp_path: Path) -> None:
@@ -255,6 +255,17 @@ def test_lossless_bytes_of_a_smooth_picture_are_smaller_than_its_zstd() -> None:
     frames = some_frames(4, 96, 128)
     raw = pa.compress(frames.frames_THWC.tobytes(), codec="zstd", asbytes=True)
     assert len(encode_frames(frames, "lossless")) < 0.8 * len(raw)
+
+
+def test_lossless_bytes_without_the_row_filter_are_still_read() -> None:
+    """As earlier versions stored them."""
+    frames = some_frames()
+    pixels = pa.compress(frames.frames_THWC.tobytes(), codec="zstd", asbytes=True)
+    head = {"codec": "lossless", "shape": frames.frames_THWC.shape, "seconds": frames.seconds_T.tolist(),
+            "duration": 1.0, "parts": [len(pixels)]}  # fmt: skip
+    text = json.dumps(head).encode()
+    blob = b"CNF1" + len(text).to_bytes(4, "little") + text + pixels
+    assert np.array_equal(decode_frames(blob).frames_THWC, frames.frames_THWC)
 
 
 def test_encoding_leaves_the_frames_alone_and_takes_any_layout() -> None:

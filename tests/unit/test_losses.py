@@ -46,7 +46,11 @@ def test_attention_loss_against_plain_python():
 
 
 def test_gate_loss_against_plain_python():
-    logits, useful, mask = torch.tensor([[1.5, -0.5, 3.0]]), torch.tensor([[True, True, False]]), torch.tensor([[1, 1, 0]])
+    logits, useful, mask = (
+        torch.tensor([[1.5, -0.5, 3.0]]),
+        torch.tensor([[True, True, False]]),
+        torch.tensor([[1, 1, 0]]),
+    )
     wanted = [math.log(1 + math.exp(-1.5)), math.log(1 + math.exp(0.5))]
     assert float(gate_loss(logits, useful, mask)) == pytest.approx(sum(wanted) / 2, rel=1e-5)
 

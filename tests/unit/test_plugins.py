@@ -81,7 +81,7 @@ def test_a_missing_plugin_is_named(folder: Path):
 
 def test_a_name_that_is_taken_names_both_modules(folder: Path):
     (folder / "plugin_double.py").write_text(GOOD.format(name="uniform"))
-    with pytest.raises(PluginError, match="cluenet_components.samplers.uniform") as caught:
+    with pytest.raises(PluginError, match=r"cluenet_components\.samplers\.uniform") as caught:
         load_components(["plugin_double"])
     assert "plugin_double.Mine" in str(caught.value)
 

@@ -13,7 +13,6 @@ from cluenet.plugins import load_components
 from cluenet.registry import ComponentConfig, Registry, register
 
 
-
 @pytest.fixture
 def things() -> Registry[object]:
     registry: Registry[object] = Registry("thing", "prepare")

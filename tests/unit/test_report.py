@@ -344,6 +344,7 @@ def test_a_curve_spans_its_panel() -> None:
     assert (curve.first, curve.last, len(curve.dots)) == (9.0, 7.0, 3)
     (flat,) = panels([{"stage": "s", "step": 1, "loss": 1.0}])["s"]
     assert flat.line == "176.0,78.0"
+    assert [tick.label for tick in (*flat.x_ticks, *flat.y_ticks)] == ["1", "1"]
 
 
 @pytest.mark.parametrize(

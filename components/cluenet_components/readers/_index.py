@@ -5,7 +5,6 @@ Reading it costs a pass over the packets and the decoding of one frame. Frames a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,12 +19,10 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from cluenet.errors import MediaError
+from cluenet_components.readers._h264 import nal_length_size, starts_afresh
 
 UNTIMED_FORMATS = frozenset({"avi", "mpeg", "mpegvideo", "m4v", "h264", "hevc"})
 """Containers that do not store when each frame is shown: FFmpeg infers it while decoding, and wrongly after a seek."""
-
-H264_IDR = 5
-"""`nal_unit_type` of a key frame at which everything starts afresh."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
     with media_errors(path):
         container = av.open(str(path), metadata_errors="replace")
     stream = container.streams.best("video")
-    if stream is None or stream.disposition & Disposition.attached_pic:
+    if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
         container.close()
         raise MediaError("no_video_stream", f"{path}: no video in this file (sound or a cover picture only)")
     stream.thread_count, stream.thread_type = 1, "NONE"
@@ -96,10 +93,15 @@ def read_index(path: Path) -> FrameIndex:
     container, stream = open_container(path)
     with container, media_errors(path):
         packets, first = _read_packets(path, container, stream)
-        form, base, rate = container.format.name, float(stream.time_base), stream.guessed_rate or stream.average_rate
-    ticks = [packet.ticks for packet in packets if not packet.is_hidden]
-    is_timed = form not in UNTIMED_FORMATS and None not in ticks and len(set(ticks)) == len(ticks)
-    ticks_F = _shown(ticks, first) if is_timed else _decoded_ticks(path)
+        form, base, rate = (
+            container.format.name,
+            float(stream.time_base or 0),
+            stream.guessed_rate or stream.average_rate,
+        )
+    shown = [packet for packet in packets if not packet.is_hidden]
+    ticks = [packet.ticks for packet in shown if packet.ticks is not None]
+    is_timed = form not in UNTIMED_FORMATS and first.pts is not None and len(set(ticks)) == len(shown)
+    ticks_F = _shown(ticks, first.pts or 0) if is_timed else _decoded_ticks(path)
     keys = _keys(packets, ticks_F) if is_timed else ()
     upright = first.rotation % 180 == 0
     seconds_F = (ticks_F - ticks_F[0]) * base
@@ -119,7 +121,7 @@ def read_index(path: Path) -> FrameIndex:
 def _read_packets(path: Path, container: InputContainer, stream: VideoStream) -> tuple[list[_Packet], VideoFrame]:
     """All packets as stored, and the first frame the decoder shows."""
     expected = len(stream.index_entries) if "mp4" in container.format.name else 0  # others list key frames only
-    h264, length_size = stream.codec_context.name == "h264", _nal_length_size(stream.codec_context.extradata)
+    h264, length_size = stream.codec_context.name == "h264", nal_length_size(stream.codec_context.extradata)
     packets: list[_Packet] = []
     first: VideoFrame | None = None
     for packet in container.demux(stream):
@@ -129,7 +131,7 @@ def _read_packets(path: Path, container: InputContainer, stream: VideoStream) ->
             first = next(iter(packet.decode()), None)
         if packet.size:
             seek = packet.pts if packet.dts is None else packet.dts
-            gradual = h264 and packet.is_keyframe and H264_IDR not in _nal_types(bytes(packet), length_size)
+            gradual = h264 and packet.is_keyframe and not starts_afresh(bytes(packet), length_size)
             packets.append(
                 _Packet(packet.pts, seek, packet.duration or 0, packet.is_keyframe, packet.is_discard, gradual)
             )
@@ -143,49 +145,37 @@ def _read_packets(path: Path, container: InputContainer, stream: VideoStream) ->
     return packets, first
 
 
-def _shown(ticks: list[int | None], first: VideoFrame) -> np.ndarray:
+def _shown(ticks: list[int], first: int) -> np.ndarray:
     """Ticks of what the decoder can show: a stream cut out of a longer one may start with frames that lack a reference."""
     ticks_F = np.array(sorted(ticks), dtype=np.int64)
-    return ticks_F[ticks_F >= first.pts]
+    return ticks_F[ticks_F >= first]
 
 
 def _decoded_ticks(path: Path) -> np.ndarray:
     """Ticks found by decoding the whole file."""
     container, stream = open_container(path)
     with container, media_errors(path):
-        ticks = [frame.dts if frame.pts is None else frame.pts for frame in container.decode(stream)]
-    if None in ticks or len(set(ticks)) < len(ticks):
-        message = (
-            f"{path}: {container.format.name} without presentation times; rewrite it: ffmpeg -i FILE -r 25 NEW.mp4"
-        )
+        form = container.format.name
+        found = [frame.dts if frame.pts is None else frame.pts for frame in container.decode(stream)]
+    ticks = {tick for tick in found if tick is not None}
+    if len(ticks) < len(found):
+        message = f"{path}: {form} without presentation times; rewrite it: ffmpeg -i FILE -r 25 NEW.mp4"
         raise MediaError("no_times", message)
     return np.array(sorted(ticks), dtype=np.int64)
 
 
 def _keys(packets: list[_Packet], ticks_F: np.ndarray) -> tuple[KeyFrame, ...]:
-    ticks = sorted((packet.ticks, packet.seek_ticks) for packet in packets if packet.is_key)
-    return tuple(KeyFrame(int(np.searchsorted(ticks_F, shown)), seek) for shown, seek in ticks)
+    places = sorted(
+        (packet.ticks, packet.seek_ticks)
+        for packet in packets
+        if packet.is_key and not packet.is_gradual and packet.ticks is not None and packet.seek_ticks is not None
+    )
+    return tuple(KeyFrame(int(np.searchsorted(ticks_F, shown)), seek) for shown, seek in places)
 
 
 def _is_closed(packets: list[_Packet], ticks_F: np.ndarray) -> bool:
     keys = [(place, packet) for place, packet in enumerate(packets) if packet.is_key]
     return all(ticks_F[place] == packet.ticks and not packet.is_gradual for place, packet in keys)
-
-
-def _nal_length_size(extradata: bytes | None) -> int:
-    """Bytes of a NAL unit's length field (ISO/IEC 14496-15, `avcC`); 0 for start codes (H.264, Annex B)."""
-    return (extradata[4] & 3) + 1 if extradata and len(extradata) > 4 and extradata[0] == 1 else 0
-
-
-def _nal_types(packet: bytes, length_size: int) -> set[int]:
-    """The `nal_unit_type`s (H.264, table 7-1) in a packet."""
-    if not length_size:
-        return {packet[found.end()] & 31 for found in re.finditer(b"\0\0\1(?=.)", packet, re.DOTALL)}
-    types, at = set(), 0
-    while at + length_size < len(packet):
-        types.add(packet[at + length_size] & 31)
-        at += length_size + int.from_bytes(packet[at : at + length_size], "big")
-    return types
 
 
 def _last_duration(packets: list[_Packet], ticks_F: np.ndarray, base: float, rate: Fraction | None) -> float:

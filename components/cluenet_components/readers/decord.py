@@ -21,8 +21,8 @@ import numpy as np
 from cluenet.contracts import Reader, VideoFile
 from cluenet.errors import DataError, MediaError
 from cluenet.registry import register
-from cluenet_components.readers._source import open_path
 from cluenet_components.readers._index import FrameIndex, read_index
+from cluenet_components.readers._source import open_path
 
 EXACT_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"})
 NO_SUBSTITUTES = 1e-9  # fault_tol: fail on the first frame that decord would replace by its neighbour

@@ -18,8 +18,8 @@ from pydantic import Field
 from cluenet.contracts import Reader, VideoFile
 from cluenet.errors import MediaError
 from cluenet.registry import ComponentConfig, register
-from cluenet_components.readers._source import open_path
 from cluenet_components.readers._index import FrameIndex, KeyFrame, media_errors, open_container, read_index
+from cluenet_components.readers._source import open_path
 
 Strategy = Literal["auto", "seek", "scan"]
 SEEK_FRAMES = 5
@@ -132,7 +132,7 @@ class PyavFile(VideoFile):
             return
         ticks_F = self.index.ticks_F
         for frame in container.decode(stream):
-            number = int(np.searchsorted(ticks_F, frame.pts))
+            number = int(np.searchsorted(ticks_F, frame.pts or 0))
             if number < len(ticks_F) and ticks_F[number] == frame.pts:
                 yield number, frame
 

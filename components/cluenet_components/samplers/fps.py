@@ -22,8 +22,9 @@ class FpsSampler(Sampler):
 
     def sample(self, video: VideoFile, first: int, last: int) -> list[int]:
         seconds = video.seconds_F[first : last + 1]
-        times = np.arange(seconds[0], seconds[-1] + 1e-9, 1 / self.config.rate)
-        if len(times) > self.config.max_frames:
+        periods = int((seconds[-1] - seconds[0]) * self.config.rate + 1e-6)
+        if periods >= self.config.max_frames:
             return spread(first, last, self.config.max_frames)
+        times = seconds[0] + np.arange(periods + 1) / self.config.rate
         nearest = np.abs(seconds[None, :] - times[:, None]).argmin(axis=1)
         return sorted({first + int(index) for index in nearest})

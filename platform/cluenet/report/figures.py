@@ -73,8 +73,8 @@ def panel(name: str, stage: str, points: Sequence[Point]) -> Panel:
     places = [(x_of(x), y_of(y)) for x, y in few]
     return Panel(
         name, stage, " ".join(f"{x},{y}" for x, y in places), tuple(places if len(places) <= 20 else ()),
-        tuple(Tick(x_of(value), _label(value)) for value in ticks(*x_range, 5)),
-        tuple(Tick(y_of(value), _label(value)) for value in ticks(*y_range, 5)),
+        tuple(Tick(x_of(value), _label(value)) for value in _ticks([x for x, _ in few])),
+        tuple(Tick(y_of(value), _label(value)) for value in _ticks([y for _, y in few])),
         points[0][1], points[-1][1], math.ceil(len(points) / len(few)),
     )  # fmt: skip
 
@@ -91,6 +91,12 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
+def _ticks(values: Sequence[float]) -> list[float]:
+    """Round numbers within the values; the value itself where there is only one."""
+    low, high = min(values), max(values)
+    return ticks(low, high, 5) if high > low else [low]
+
+
 def ticks(low: float, high: float, about: int) -> list[float]:
     """Round numbers within low..high, 1, 2 or 5 times a power of ten apart."""
     rough = (high - low) / about
@@ -101,7 +107,7 @@ def ticks(low: float, high: float, about: int) -> list[float]:
 
 
 def _label(value: float) -> str:
-    return f"{value:g}"
+    return f"{value:.4g}"
 
 
 # ------------------------------------------------------------------------------------------- bars and time lines

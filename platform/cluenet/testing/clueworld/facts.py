@@ -63,7 +63,9 @@ def _shape_concepts(scene: Scene, i: int) -> dict[str, str]:
 
 def _clue(scene: Scene, first: int, last: int, concepts: dict[str, str], boxes: list[Box]) -> Clue:
     step = scene.settings.step_seconds
-    return Clue(" ".join(concepts.values()), _rounded(first * step), _rounded((last + 1) * step), tuple(boxes), concepts)
+    return Clue(
+        " ".join(concepts.values()), _rounded(first * step), _rounded((last + 1) * step), tuple(boxes), concepts
+    )
 
 
 def _boxes(scene: Scene, i: int, steps: Iterable[int]) -> list[Box]:

@@ -20,7 +20,7 @@ from cluenet.testing.clueworld.drafts import Draft
 from cluenet.testing.clueworld.facts import ahead_fact, event_fact, event_words, shape_fact, state_facts
 from cluenet.testing.clueworld.pairs import exists_event, exists_object
 from cluenet.testing.clueworld.settings import TYPES, YES_NO_TYPES, QuestionType
-from cluenet.testing.clueworld.world import Event, Scene, allowed_shapes
+from cluenet.testing.clueworld.world import Scene, allowed_shapes
 
 NUMBERS = ("zero", "one", "two", "three")
 ITSELF = "it moves itself"
@@ -35,28 +35,37 @@ def questions_of(
     """The questions of these types that the scene allows, or `most` of them chosen at random.
 
     A type's question is the same whichever other types are asked. Ids read <scene id>-<type>, those of yes/no pairs
-    <scene id>-<type>-pair0-<answer>. Distractors are the scene's other events; the first question also carries the state
-    facts (`facts.state_facts`), which are the same for all.
+    <scene id>-<type>-pair0-<answer>. Distractors are the scene's other events, and the scene's state facts
+    (`facts.state_facts`), which are many: each stands in the first question only that it does not help.
     """
-    background = [event_fact(scene, k) for k in range(len(scene.events))]
+    events = [event_fact(scene, k) for k in range(len(scene.events))]
     examples = []
     for kind in (*TYPES, *YES_NO_TYPES):
         if kind in types:
             rng = random.Random(f"{scene.seed}/{kind}")
             for draft in _MAKERS[kind](scene, rng):
-                examples.append(_example(draft, kind, scene_id, video, rng, background))
+                examples.append(_example(draft, kind, scene_id, video, rng, events))
     if most is not None and most < len(examples):
         chosen = random.Random(f"{scene.seed}/most").sample(range(len(examples)), most)
         examples = [examples[i] for i in sorted(chosen)]
-    return [_with_states(examples[0], scene), *examples[1:]] if examples else []
+    return _with_states(examples, scene)
 
 
-def _with_states(example: Example, scene: Scene) -> Example:
-    return example.with_clues(example.clues, example.chain, (*example.distractors, *state_facts(scene)))
+def _with_states(examples: list[Example], scene: Scene) -> list[Example]:
+    told = [{clue.text for clue in example.clues or ()} for example in examples]
+    placed: list[list[Clue]] = [[] for _ in examples]
+    for fact in state_facts(scene):
+        fitting = [i for i, texts in enumerate(told) if fact.text not in texts]
+        if fitting:  # a single question may be helped by one of them, which then stands nowhere
+            placed[fitting[0]].append(fact)
+    return [
+        example.with_clues(example.clues, example.chain, (*example.distractors, *facts)) if facts else example
+        for example, facts in zip(examples, placed, strict=True)
+    ]
 
 
 def _example(
-    draft: Draft, kind: str, scene_id: str, video: VideoRef, rng: random.Random, background: Sequence[Clue]
+    draft: Draft, kind: str, scene_id: str, video: VideoRef, rng: random.Random, events: Sequence[Clue]
 ) -> Example:
     options = [draft.answer, *draft.wrong]
     rng.shuffle(options)
@@ -70,7 +79,7 @@ def _example(
         answer=options.index(draft.answer),
         type=kind,
         clues=draft.clues,
-        distractors=tuple(fact for fact in background if fact.text not in used),
+        distractors=tuple(fact for fact in events if fact.text not in used),
         chain=" . ".join([*(clue.text for clue in draft.clues), f"so {draft.answer} ."]),
     )
 
@@ -131,7 +140,7 @@ def _temporal(scene: Scene, rng: random.Random, relation: str, shift: int) -> It
     events = scene.events
     words = [event_words(scene, event) for event in events]
     shuffled = rng.sample(range(len(events)), len(events))
-    told = {words[k]: k for k in shuffled}.values()  # what happens twice stands for one of its times, or it is right too often
+    told = {words[k]: k for k in shuffled}.values()  # of what happens twice one time counts, or it is right too often
     for k in shuffled:
         if events[k].verb == "hits" or events[k].cause is not None or words.count(words[k]) > 1:
             continue
@@ -151,11 +160,15 @@ def _can_be_neighbour(scene: Scene, k: int, m: int, relation: str, rng: random.R
     approach.
     """
     anchor, event = scene.events[k], scene.events[m]
-    objects = {event.who, event.whom} - {None}
+    objects = [i for i in (event.who, event.whom) if i is not None]
     if anchor.who in objects:
         return False
-    if event.cause is not None if relation == "after" else event.verb == "hits" or m == len(scene.events) - 1:
+    if relation == "after" and event.cause is not None:
         return False
+    if relation == "before" and (event.verb == "hits" or m == len(scene.events) - 1):
+        return False
+    # Whoever is out of view cannot be the anchor's object. Unless such events are left out as often as those of the
+    # anchor's object are, what enters is right too often after an anchor, and what leaves before one.
     apart = _is_hidden(scene, anchor.who, m) or any(_is_hidden(scene, i, k) for i in objects)
     return not apart or rng.random() >= len(objects) / len(scene.colours)
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluenet.records import content_hash
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 """Raise when the same settings give other scenes, frames or questions."""
 
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -43,9 +43,13 @@ class WorldSettings(BaseModel):
     seed: int = Field(0, ge=0, description="Another seed gives another world, which shares no scene with this one.")
     grid: int = Field(4, ge=4, le=8, description="Cells per side; an object at rest fills one cell.")
     cell: int = Field(
-        16, ge=16, le=128, multiple_of=16, description="Pixels per side of a cell; the video is grid x cell pixels wide and high."
+        16,
+        ge=16,
+        le=128,
+        multiple_of=16,
+        description="Pixels per side of a cell; the video is grid x cell pixels wide and high.",
     )
-    objects: int = Field(5, ge=4, le=7, description="Objects of a scene, each of its own colour.")
+    objects: int = Field(5, ge=5, le=7, description="Objects of a scene, each of its own colour.")
     steps: int = Field(8, ge=8, le=24, description="Steps of a scene; one event happens in each but the first.")
     frames_per_step: int = Field(4, ge=2, le=32, description="Frames of a step; fewer make everything move faster.")
     fps: int = Field(16, ge=1, le=60, description="Frames per second of the video.")
@@ -56,12 +60,16 @@ class WorldSettings(BaseModel):
     contrast: float = Field(
         1.0, ge=0.2, le=1, description="1: pure colours; lower ones are mixed with grey and so look more alike."
     )
-    noise: float = Field(0.0, ge=0, le=64, description="Standard deviation of camera noise, in grey levels of 0 to 255.")
+    noise: float = Field(
+        0.0, ge=0, le=64, description="Standard deviation of camera noise, in grey levels of 0 to 255."
+    )
     types: tuple[QuestionType, ...] | None = Field(
-        None, min_length=1, description="Question types; null: the yes/no pairs in split hallucination, all others elsewhere."
+        None,
+        min_length=1,
+        description="Question types; null: the yes/no pairs in split hallucination, all others elsewhere.",
     )
     questions_per_video: int | None = Field(
-        None, ge=1, description="At most so many questions per video, chosen at random; null: all, about six."
+        None, ge=1, description="At most so many questions per video, chosen at random; null: all, five or six."
     )
 
     @property

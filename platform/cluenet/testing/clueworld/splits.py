@@ -66,4 +66,4 @@ def scene_of(example_id: str, settings: WorldSettings) -> Scene:
             f"{example_id!r} is not the id of a clueworld question: those read <split>-<scene>-<type>, "
             f"as in train-000017-shape. {suggestion(example_id.split('-')[0], SPLITS, label='Splits')}"
         )
-    return split_scene(settings, found["split"], int(found["index"]))  # type: ignore[arg-type]
+    return split_scene(settings, found["split"], int(found["index"]))

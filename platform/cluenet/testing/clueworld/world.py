@@ -63,7 +63,7 @@ def sample_scene(seed: int, settings: WorldSettings) -> Scene:
     """A scene drawn at random; the same seed and settings give the same one."""
     rng = random.Random(seed)
     plan = _plan(settings, rng)  # drawn once: retries must not tilt how many light up, or what comes early or late
-    while True:  # WHY attempts
+    while True:  # about seven attempts of a quarter of a millisecond
         colours, shapes = _looks(settings, rng)
         board = _Board(settings, rng, has_entry="enters" in plan)
         if all(_ACTIONS[verb](board) for verb in plan) and (approach := _approach(board)):

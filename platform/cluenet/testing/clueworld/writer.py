@@ -1,133 +1,182 @@
-"""Writes a split to disk: encoded videos, questions as `messages` rows, clues in the `file` clue source's format.
+"""Writes a split to disk.
 
-    videos/00000-00250/00017.mp4        H.264, yuv420p
-    test.jsonl                          {"id", "messages", "videos", "options", "answer", "type"} per question
-    test.clues.jsonl                    {"id", "clues", "distractors", "chain"} per question
-    manifest.json                       settings, counts; written last
+    videos/train-000/train-000017.mp4   H.264, yuv420p; a thousand videos per folder
+    train.jsonl                         a question per line, as ms-swift and LLaMA-Factory write video conversations:
+        {"id", "messages": [{"role": "user", "content": "<video>\\n<question>\\n(A) ..."},
+                            {"role": "assistant", "content": "(B) ..."}], "videos": [<path>], "type", "options", "answer"}
+    train.clues.jsonl                   {"id", "clues", "distractors", "chain"} per question, for the clue source `file`
+    train.manifest.json                 what was written, and the address of its settings; written last
+
+Several splits may share a folder. Every file appears complete or not at all, so an interrupted run is continued.
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import numpy.typing as npt
 
-from cluenet.records import Example, VideoRef
+from cluenet.errors import DataError
+from cluenet.folders import atomic_write_json, atomic_write_text, storage_errors
+from cluenet.records import Example, VideoRef, content_hash
 from cluenet.testing.clueworld.questions import questions_of
-from cluenet.testing.clueworld.render import render
+from cluenet.testing.clueworld.render import render_scene
 from cluenet.testing.clueworld.settings import TYPES, YES_NO_TYPES, QuestionType, WorldSettings
 from cluenet.testing.clueworld.splits import Split, scene_id, split_scene
 
-SHARD = 250  # scenes per folder and per task
-X264 = {"preset": "ultrafast", "crf": "18", "threads": "1"}
+VIDEOS_PER_FOLDER = 1000
+VIDEOS_PER_TASK = 50
+X264 = {"preset": "ultrafast", "crf": "18", "threads": "1"}  # several encoder threads would change the bytes
 
-
-def split_folder(root: Path, split: Split, videos: int, settings: WorldSettings) -> Path:
-    """Where a split with these settings lives: its content address below `root`."""
-    return root / f"{split}-{videos}-{settings.hash[:10]}"
+Progress = Callable[[int, int], None]
+"""Called with the number of videos there are and the number there will be."""
 
 
 def write_clueworld(
-    root: str | Path, split: Split, videos: int, settings: WorldSettings | None = None,
-    *, workers: int | None = None, progress: Callable[[int, int], None] | None = None,
-) -> Path:  # fmt: skip
-    """The folder of the split, made if it is not there yet; an interrupted one is continued. `progress(done, total)`."""
-    settings = settings or WorldSettings()
-    folder = split_folder(Path(root).expanduser(), split, videos, settings)
-    if (folder / "manifest.json").exists():
+    folder: str | Path,
+    split: Split,
+    videos: int,
+    settings: WorldSettings | None = None,
+    *,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the first `videos` scenes of a split into `folder`, unless they are there already; returns the folder.
+
+    Raises DataError when the folder holds this split with other settings, StorageError when it cannot be written.
+    """
+    folder, settings = Path(folder).expanduser(), settings or WorldSettings()
+    manifest = folder / f"{split}.manifest.json"
+    content = {"split": split, "videos": videos, "settings": settings.model_dump(mode="json")}
+    address = content_hash(settings.hash, split, videos)
+    if manifest.exists():
+        _check_same(manifest, address)
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    _encode_all(folder, split, videos, settings, workers or os.cpu_count() or 1, progress)
-    count = _write_questions(folder, split, videos, settings)
-    manifest = {"split": split, "videos": videos, "types": list(types_of(split, settings)), "questions": count, "settings": settings.model_dump()}
-    _write(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    write_videos(folder, split, videos, settings, workers=workers, progress=progress)
+    examples = [example for index in range(videos) for example in scene_examples(folder, split, index, settings)]
+    _write_lines(folder / f"{split}.jsonl", (_message_row(folder, example) for example in examples))
+    _write_lines(folder / f"{split}.clues.jsonl", map(_clue_row, examples))
+    atomic_write_json(manifest, {**content, "questions": len(examples), "hash": address})
     return folder
 
 
-def types_of(split: Split, settings: WorldSettings) -> Sequence[QuestionType]:
-    """What is asked: as the settings say, else the yes/no pairs in `hallucination` and all other types elsewhere."""
-    return settings.types or (YES_NO_TYPES if split == "hallucination" else TYPES)
+def write_videos(
+    folder: Path,
+    split: Split,
+    videos: int,
+    settings: WorldSettings,
+    *,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> int:
+    """Encode those of the split's first `videos` scenes that are not there yet; returns how many were made.
+
+    Several `workers` are processes started by `spawn`, so a script that asks for them guards its main module. Raises
+    StorageError, and DataError when a worker dies.
+    """
+    missing = _missing(folder, split, videos)
+    tasks = [missing[start : start + VIDEOS_PER_TASK] for start in range(0, len(missing), VIDEOS_PER_TASK)]
+    done = videos - len(missing)
+    for count in _run(tasks, (folder, split, settings), min(workers, len(tasks))):
+        done += count
+        if progress is not None:
+            progress(done, videos)
+    return len(missing)
 
 
 def scene_examples(folder: Path, split: Split, index: int, settings: WorldSettings) -> list[Example]:
-    """The questions of one scene, its video being where `write_clueworld` puts it."""
-    scene, video = split_scene(settings, split, index), VideoRef(str(folder / video_path(index)))
-    return questions_of(scene, scene_id(split, index), video, types_of(split, settings), settings.questions_per_video)
+    """The questions of one scene, about the video where `write_videos` puts it."""
+    default: Sequence[QuestionType] = YES_NO_TYPES if split == "hallucination" else TYPES
+    types, most = settings.types or default, settings.questions_per_video
+    video = VideoRef(str(folder / video_path(split, index)))
+    return questions_of(split_scene(settings, split, index), scene_id(split, index), video, types, most)
 
 
-def video_path(index: int) -> Path:
-    first = index // SHARD * SHARD
-    return Path("videos") / f"{first:06d}-{first + SHARD:06d}" / f"{index:06d}.mp4"
+def video_path(split: Split, index: int) -> Path:
+    """Path of a scene's video within the folder."""
+    return Path("videos") / f"{split}-{index // VIDEOS_PER_FOLDER:03d}" / f"{scene_id(split, index)}.mp4"
 
 
-def _encode_all(folder: Path, split: Split, videos: int, settings: WorldSettings, workers: int, progress) -> None:
-    starts = [s for s in range(0, videos, SHARD) if not (folder / video_path(s).parent / ".done").exists()]
-    done = videos - sum(min(SHARD, videos - s) for s in starts)
-    if workers == 1 or len(starts) <= 1:
-        for start in starts:
-            done += _encode_shard(folder, split, start, min(start + SHARD, videos), settings)
-            if progress:
-                progress(done, videos)
+def encode(path: Path, frames_THWC: npt.NDArray[np.uint8], fps: int) -> None:
+    """Write an H.264 video; complete or not at all."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with av.open(str(part), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=fps, options=X264)
+            stream.height, stream.width = frames_THWC.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            stream.thread_count = 1
+            for frame_HWC in frames_THWC:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")))
+            container.mux(stream.encode())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _missing(folder: Path, split: Split, videos: int) -> list[int]:
+    there = {path.name for path in folder.glob(f"videos/{split}-*/*.mp4")}
+    return [index for index in range(videos) if f"{scene_id(split, index)}.mp4" not in there]
+
+
+def _run(tasks: list[list[int]], where: tuple[Path, Split, WorldSettings], workers: int) -> Iterator[int]:
+    """How many videos each task made, as they end."""
+    if workers <= 1:
+        yield from (_encode_scenes(*where, task) for task in tasks)
         return
-    with ProcessPoolExecutor(min(workers, len(starts)), mp_context=multiprocessing.get_context("spawn")) as pool:
-        tasks = [pool.submit(_encode_shard, folder, split, s, min(s + SHARD, videos), settings) for s in starts]
-        for task in as_completed(tasks):
-            done += task.result()
-            if progress:
-                progress(done, videos)
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            for future in as_completed([pool.submit(_encode_scenes, *where, task) for task in tasks]):
+                yield future.result()
+        except BrokenProcessPool:
+            raise DataError(
+                f"clueworld: a process that encodes videos for {where[0]} died. Either memory ran out, or the program does "
+                "not guard its main module with `if __name__ == '__main__':`. Run it again to continue, with workers: 1."
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _encode_shard(folder: Path, split: Split, start: int, stop: int, settings: WorldSettings) -> int:
-    """Encode scenes start..stop-1; the `.done` mark comes last, so a killed shard is made again."""
-    target = folder / video_path(start).parent
-    target.mkdir(parents=True, exist_ok=True)
-    for index in range(start, stop):
-        encode(folder / video_path(index), render(split_scene(settings, split, index)), settings.fps)
-    (target / ".done").touch()
-    return stop - start
+def _encode_scenes(folder: Path, split: Split, settings: WorldSettings, indices: list[int]) -> int:
+    with storage_errors(folder):
+        for index in indices:
+            path = folder / video_path(split, index)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            encode(path, render_scene(split_scene(settings, split, index)), settings.fps)
+    return len(indices)
 
 
-def encode(path: Path, frames_THWC: np.ndarray, fps: int) -> None:
-    """H.264 in an mp4; atomic."""
-    partial = path.with_suffix(".partial")
-    with av.open(str(partial), "w", format="mp4") as output:
-        stream = output.add_stream("libx264", rate=fps, options=X264)
-        stream.height, stream.width = frames_THWC.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.thread_count = 1
-        for frame in frames_THWC:
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        output.mux(stream.encode())
-    partial.replace(path)
-
-
-def _write_questions(folder: Path, split: Split, videos: int, settings: WorldSettings) -> int:
-    examples = [e for i in range(videos) for e in scene_examples(folder, split, i, settings)]
-    _write(folder / f"{split}.jsonl", "".join(json.dumps(_message_row(folder, e)) + "\n" for e in examples))
-    _write(folder / f"{split}.clues.jsonl", "".join(json.dumps(_clue_row(e)) + "\n" for e in examples))
-    return len(examples)
+def _check_same(manifest: Path, address: str) -> None:
+    found = json.loads(manifest.read_text())
+    if found.get("hash") != address:
+        raise DataError(
+            f"{manifest}: this folder holds {found.get('videos')} videos of split {found.get('split')} with settings "
+            f"{found.get('settings')}, not those asked for. Choose another folder, or delete this one."
+        )
 
 
 def _message_row(folder: Path, example: Example) -> dict[str, Any]:
-    options = "\n".join(f"({chr(65 + i)}) {option}" for i, option in enumerate(example.options))
-    answer = f"({chr(65 + int(example.answer or 0))}) {example.answer_text}"
+    lettered = [f"({chr(ord('A') + i)}) {option}" for i, option in enumerate(example.options)]
+    assert isinstance(example.answer, int)
     return {
         "id": example.id,
         "messages": [
-            {"role": "user", "content": f"<video>\n{example.question}\n{options}"},
-            {"role": "assistant", "content": answer},
+            {"role": "user", "content": "\n".join([f"<video>\n{example.question}", *lettered])},
+            {"role": "assistant", "content": lettered[example.answer]},
         ],
-        "videos": [str(Path(example.video.path).relative_to(folder))],
+        "videos": [Path(example.video.path).relative_to(folder).as_posix()],
+        "type": example.type,
         "options": list(example.options),
         "answer": example.answer,
-        "type": example.type,
     }
 
 
@@ -140,8 +189,5 @@ def _clue_row(example: Example) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
-
+def _write_lines(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    atomic_write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
