@@ -1,5 +1,7 @@
 # Two commands do everything, from a fresh clone, with Python 3.11 or 3.12 and make: `make demo` and `make test`.
-PYTHON := $(firstword $(foreach name,python3.12 python3.11 python3,$(shell command -v $(name) 2>/dev/null)))
+SHELL := /bin/bash
+PYTHON := $(shell for p in python3.11 python3.12 python3 python; do \
+  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && { command -v $$p; break; }; done)
 BIN    := .venv/bin
 READY  := .venv/.ready
 export HF_HUB_OFFLINE := 1
@@ -10,9 +12,7 @@ export TOKENIZERS_PARALLELISM := false
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed and not on PATH"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
-	  || { echo "Python 3.11 or 3.12 is needed, $(PYTHON) is $$($(PYTHON) -V)"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed and is not on PATH"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
@@ -34,7 +34,7 @@ test-full: setup  ## the slow proofs too
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy platform/cluenet/{errors,records,contracts,registry,steps,plugins,recipe,problems,fingerprint,folders,progress}.py platform/cluenet/config platform/cluenet/metrics
 
 schema: setup
 	$(BIN)/cluenet schema -o recipes/schema.json

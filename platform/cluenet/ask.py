@@ -166,7 +166,7 @@ def timeline(row: dict[str, Any], result: AskResult, width: int = TIMELINE) -> s
         return ""
     length = max(result.end_seconds - result.start_seconds, 1e-9)
     first, last = (
-        min(max((row[name] - result.start_seconds) / length, 0.0), 1.0) * width
+        min(max((float(row[name]) - result.start_seconds) / length, 0.0), 1.0) * width
         for name in ("start_seconds", "end_seconds")
     )
     begin = min(int(first), width - 1)

@@ -47,7 +47,9 @@ class Dataset(Component):
     class Config(ComponentConfig):
         split: str = Field("train", description="Which split of the dataset to use.")
         max_samples: int | None = Field(None, ge=1, description="Keep only the first so many questions.")
-        weight: float = setting(1.0, "stage1", gt=0, description="How often its clips are drawn, relative to their number.")
+        weight: float = setting(
+            1.0, "stage1", gt=0, description="How often its clips are drawn, relative to their number."
+        )
 
     @abstractmethod
     def rows(self) -> Iterator[Example | Quarantined]:

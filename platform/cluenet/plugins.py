@@ -25,7 +25,9 @@ def load_components(plugins: Iterable[str] = (), *, only: Iterable[str] = ()) ->
         _load(module, "the built-in components")
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         if entry.module != "cluenet_components":
-            _load(entry.module, f"package {entry.dist.name if entry.dist else entry.name!r} (entry point {entry.name!r})")
+            _load(
+                entry.module, f"package {entry.dist.name if entry.dist else entry.name!r} (entry point {entry.name!r})"
+            )
     for module in plugins:
         _load(module, f"`plugins: [{module}]` of the recipe")
 

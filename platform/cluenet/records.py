@@ -137,7 +137,9 @@ class Example:
         """The right answer as words, whichever way it is stored."""
         return self.options[self.answer] if isinstance(self.answer, int) else self.answer
 
-    def with_clues(self, clues: tuple[Clue, ...] | None, chain: str | None, distractors: tuple[Clue, ...] = ()) -> Example:
+    def with_clues(
+        self, clues: tuple[Clue, ...] | None, chain: str | None, distractors: tuple[Clue, ...] = ()
+    ) -> Example:
         return replace(self, clues=clues, chain=chain, distractors=distractors)
 
     def to_row(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Writes docs/recipe_reference.md from the code: every setting of a recipe, and every built-in component's.
 
-    python -m cluenet.reference docs/recipe_reference.md
+python -m cluenet.reference docs/recipe_reference.md
 """
 
 from __future__ import annotations
@@ -28,7 +28,12 @@ pipeline a change makes stale: that step and those after it run again, the other
 
 def reference() -> str:
     """The page as Markdown."""
-    sections = ["## Settings", *_table(("setting", "default", "what it does", "step"), _settings(Recipe)), "", "## Components"]
+    sections = [
+        "## Settings",
+        *_table(("setting", "default", "what it does", "step"), _settings(Recipe)),
+        "",
+        "## Components",
+    ]
     for component in components():
         if component["module"].startswith("cluenet_components."):
             sections += ["", f"### {component['kind']} `{component['name']}`", "", component["description"]]

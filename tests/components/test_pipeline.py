@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.models import COLOURS, clip, example, tiny_model
 from pydantic import ValidationError
 
 from cluenet.config.train import Losses, Stage1, Stage2
+from helpers.models import COLOURS, clip, example, tiny_model
 
 EVERYTHING = Losses(answer=1, chain=1, concept=1, attention=1, filter=1)
 
@@ -148,7 +148,9 @@ def test_clips_with_fewer_questions_are_padded_without_effect():
 
 
 def test_likelihood_is_the_mean_log_probability_per_token_by_hand():
-    model = tiny_model(clue_extractor="none", clue_filter="keep_all", reasoner={"name": "direct", "scoring": "likelihood"})
+    model = tiny_model(
+        clue_extractor="none", clue_filter="keep_all", reasoner={"name": "direct", "scoring": "likelihood"}
+    )
     question = example(0, options=("red", "blue green cyan", "it ?"), answer=0)
     batch = batch_of(model, [question], clips=1)
     vlm, wanted = model.vlm, []

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.models import base_folder, clip, example, tiny_model
 from transformers import AutoModelForImageTextToText
 
 from cluenet.errors import CheckpointError
 from cluenet.model.batch import Collator
 from cluenet.model.packing import Segment, pack
 from cluenet.model.vlm import VisionLanguageModel
+from helpers.models import base_folder, clip, example, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,9 @@ def test_packed_questions_equal_separate_ones(vlm):
     prefix, starts, _, _ = prefix_of(vlm, [clip(6)])
     texts = [vlm.ids("which one hits red ?"), vlm.ids("why does it move itself ?"), vlm.ids("why ?")]
     packed = pack([[Segment(ids) for ids in texts]], offsets=starts, pad=0)
-    out = vlm.text_pass(F.embedding(packed.ids_BL, vlm.embeddings_VD), packed.positions_BL, packed.allowed_BLL, prefix=prefix)
+    out = vlm.text_pass(
+        F.embedding(packed.ids_BL, vlm.embeddings_VD), packed.positions_BL, packed.allowed_BLL, prefix=prefix
+    )
     for start, ids in zip(packed.starts[0], texts):
         alone = text_after(vlm, prefix, starts, [ids])
         assert torch.allclose(out[0, start : start + len(ids)], alone[0], atol=1e-5)
@@ -131,7 +133,9 @@ def test_other_sizes_are_resized_to_whole_tokens(vlm):
 
 def test_save_and_load_are_exact_and_normalisation_comes_from_the_folder(vlm, tmp_path):
     vlm.save(tmp_path)
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1]}))
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1]})
+    )
     again = VisionLanguageModel.load(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(vlm.state_dict().values(), again.state_dict().values()))
     assert again.mean == (0.1, 0.2, 0.3)

@@ -38,25 +38,16 @@ def _bytes(out: Path) -> dict[str, bytes]:
     return {f"{name}/{file}": (out / name / file).read_bytes() for name in ("fake-test", "fake-ood") for file in FILES}
 
 
-def test_one_worker_two_workers_and_no_ray_give_the_same_bytes(model: Path, sets: list[Path], tmp_path: Path) -> None:
+def test_two_workers_and_no_ray_give_the_same_bytes(model: Path, sets: list[Path], tmp_path: Path) -> None:
     def run(out: Path, recipe, **options):
         return evaluate(recipe, model_folder=model, prepared=sets, out=out, progress=Silent, **options)
 
     found = run(tmp_path / "local", _recipe(), local=True)
-    assert run(tmp_path / "one", _recipe()) == found
+    assert run(tmp_path / "ray", _recipe(workers=2)) == found
     assert Silent.last.done == Silent.last.total == 15 + 7
-    assert run(tmp_path / "two", _recipe(workers=2)) == found
-    assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two") == _bytes(tmp_path / "local")
+    assert _bytes(tmp_path / "ray") == _bytes(tmp_path / "local")
     assert found["fake-test"]["counts"]["rows"] == 16
-    assert read_manifest(tmp_path / "two/fake-ood")["workers"] == 2
-
-
-def test_only_what_is_not_finished_is_done(model: Path, sets: list[Path], tmp_path: Path) -> None:
-    evaluate(_recipe(), model_folder=model, prepared=sets[:1], out=tmp_path, progress=Silent, local=True)
-    before = (tmp_path / "fake-test/manifest.json").stat().st_mtime_ns
-    evaluate(_recipe(), model_folder=model, prepared=sets, out=tmp_path, progress=Silent)
-    assert Silent.last.total == 7
-    assert (tmp_path / "fake-test/manifest.json").stat().st_mtime_ns == before
+    assert read_manifest(tmp_path / "ray/fake-ood")["workers"] == 2
 
 
 def test_an_error_on_a_worker_is_raised_here_as_it_was(sets: list[Path], tmp_path: Path) -> None:

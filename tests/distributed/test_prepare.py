@@ -364,3 +364,39 @@ class TestErrors:
         (folder,) = (tmp_path / MARK / "prepared").iterdir()
         assert [path.name[:10] for path in (folder / "clips").iterdir()] in (["part-00000"], [])
         assert not (folder / "manifest.json").exists()
+
+
+def test_built_in_datasets_and_clue_files(videos: Path, tmp_path: Path) -> None:
+    def chat(name: str, video: str, text: str = "<video>does it move?") -> str:
+        turns = [{"role": "user", "content": text}, {"role": "assistant", "content": "yes"}]
+        return json.dumps({"id": name, "messages": turns, "videos": [video], "options": ["yes", "no"]})
+
+    chats = [
+        chat("a", "good00.mp4"),
+        chat("b", "good00.mp4"),
+        chat("c", "garbage.mp4"),
+        chat("d", "x.mp4", "<video><video>?"),
+    ]
+    (tmp_path / "train.jsonl").write_text("\n".join(chats))
+    labels = [{"id": "a", "clues": [{"text": "it moves"}], "chain": "so yes"}, {"id": "z", "clues": []}]
+    (tmp_path / "clues.jsonl").write_text("\n".join(map(json.dumps, labels)))
+    header = "video,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4"
+    lines = [
+        "good01,20,64,64,why,0,1,CW,a,b,c,d,e",
+        "good01,20,64,64,why,9,2,CW,a,b,c,d,e",
+        "sound,20,64,64,how,1,1,CH,a,b,c,d,e",
+    ]
+    (tmp_path / "test.csv").write_text("\n".join([header, *lines]))
+    made = recipe(
+        tmp_path, [], clue_source={"name": "file", "path": str(tmp_path / "clues.jsonl")},
+        train=[{"name": "messages", "files": str(tmp_path / "train.jsonl"), "video_root": str(videos)}],
+        test=[{"name": "nextqa", "folder": str(tmp_path), "videos": str(videos), "split": "test"}],
+    )  # fmt: skip
+    folders = prepare_all(made)
+    train, test = (read_manifest(folders[split][0]) for split in ("train", "test"))
+    assert train["rows"] == {"in": 4, "ready": 2, "quarantined": 2}
+    assert train["quarantined"]["reasons"] == {"placeholder_mismatch": 1, "corrupt": 1}
+    assert (train["labels"]["clues"], train["labels"]["chain"], train["clips"]["distinct"]) == (1, 1, 1)
+    assert train["clue_source_summary"] == {"entries": 2, "used": 1, "unused": 1}
+    assert test["rows"] == {"in": 3, "ready": 1, "quarantined": 2}
+    assert test["quarantined"]["reasons"] == {"answer_outside_options": 1, "no_video_stream": 1}

@@ -20,7 +20,9 @@ SMALL = [
 def cluenet(*arguments, timeout=280):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "RAY_worker_niceness": "0"}
     command = [sys.executable, "-m", "cluenet", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=environment, check=False
+    )
 
 
 def folders(root):
@@ -39,7 +41,14 @@ def finished(tmp_path_factory):
 
 def test_it_leaves_what_it_promises_and_names_it(finished):
     _, run, done = finished
-    for name in ("recipe.yaml", "manifest.json", "logging.jsonl", "report.html", "model/README.md", "model/backbone/config.json"):
+    for name in (
+        "recipe.yaml",
+        "manifest.json",
+        "logging.jsonl",
+        "report.html",
+        "model/README.md",
+        "model/backbone/config.json",
+    ):
         assert (run / name).is_file(), name
     assert str(run / "report.html") in done.stdout
     results = json.loads((run / "evaluation" / "clueworld-test" / "results.json").read_text())

@@ -25,7 +25,9 @@ def clip(seed: int = 0, *, frames: int = 4, height: int = 32, width: int = 48) -
 
 
 def example(index: int = 0, **changes) -> Example:
-    clue = Clue("red hits blue", 0.0, 0.5, (Box(0.1, 0.0, 0.0, 0.34, 0.5),), {"who": "red", "what": "hits", "whom": "blue"})
+    clue = Clue(
+        "red hits blue", 0.0, 0.5, (Box(0.1, 0.0, 0.0, 0.34, 0.5),), {"who": "red", "what": "hits", "whom": "blue"}
+    )
     values = {
         "id": f"q{index}", "dataset": "fake", "video": VideoRef(f"v{index}.mp4"), "type": "who",
         "question": f"which one hits {COLOURS[index % 4]} ?", "options": COLOURS[: 3 + index % 2], "answer": index % 3,
@@ -37,7 +39,10 @@ def example(index: int = 0, **changes) -> Example:
 @functools.cache
 def base_folder() -> Path:
     """A saved, untrained backbone in Hugging Face layout."""
-    texts = ["which one hits red blue green cyan ? red hits blue . so red is square what colour", "why does it move itself ?"]
+    texts = [
+        "which one hits red blue green cyan ? red hits blue . so red is square what colour",
+        "why does it move itself ?",
+    ]
     tokenizer = fit_tokenizer(texts, blocks=8, max_words=100)
     vlm = new_model(
         tokenizer, family="qwen3_vl", hidden=64, layers=3, heads=2, vision_hidden=32, vision_layers=1, patch=8, seed=0
@@ -50,5 +55,9 @@ def base_folder() -> Path:
 def tiny_model(seed: int = 0, **section) -> ClueNet:
     """A ClueNet on that backbone; keywords are fields of the `model:` section."""
     load_components()
-    values = {"backbone": "tiny", "clue_extractor": {"name": "latent_slots", "slots": 2, "heads": 2}, "clue_filter": "adaptive"}
+    values = {
+        "backbone": "tiny",
+        "clue_extractor": {"name": "latent_slots", "slots": 2, "heads": 2},
+        "clue_filter": "adaptive",
+    }
     return build_model(ModelSection.model_validate({**values, **section}), base_folder(), seed=seed)

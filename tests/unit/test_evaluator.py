@@ -107,6 +107,15 @@ def test_a_finished_set_is_read_and_a_changed_recipe_or_model_is_not(
         _evaluate(other, prepared, out=tmp_path)
 
 
+def test_only_what_is_not_finished_is_done(model: Path, prepared: Path, tmp_path: Path) -> None:
+    _evaluate(model, prepared, out=tmp_path)
+    before = (tmp_path / "fake-test/manifest.json").stat().st_mtime_ns
+    other = prepared_test(tmp_path / "other", recipe=RECIPE, clips=2, split="ood")
+    assert list(_evaluate(model, prepared, other, out=tmp_path)) == ["fake-test", "fake-ood"]
+    assert Silent.last.total == 5
+    assert (tmp_path / "fake-test/manifest.json").stat().st_mtime_ns == before
+
+
 def test_the_address_of_a_model_is_its_manifests_or_its_contents(model: Path, tmp_path: Path) -> None:
     copy = model_folder(tmp_path / "copy", recipe=RECIPE)
     assert model_address(copy) == model_address(model)

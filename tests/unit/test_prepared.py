@@ -109,7 +109,7 @@ class TestDamage:
             path.unlink()
         else:
             path.write_bytes(path.read_bytes()[:-20])
-        with pytest.raises(DataError, match=r"(?s)set/(index|clips|questions).*prepare it again"):  # noqa: PT012
+        with pytest.raises(DataError, match=r"(?s)set/(index|clips|questions).*prepare it again"):
             opened = PreparedSet(folder)
             opened.frames(opened.clip_keys[0])
             opened.examples()
@@ -124,7 +124,7 @@ class TestWriting:
     def test_a_part_appears_with_its_account_or_not_at_all(self, tmp_path: Path) -> None:
         path = tmp_path / "clips" / "part.parquet"
         assert read_account(path) is None
-        with pytest.raises(KeyboardInterrupt):  # noqa: PT012, SIM117
+        with pytest.raises(KeyboardInterrupt):  # noqa: SIM117
             with atomic_file(path) as file:
                 ClipWriter(file).abandon()
                 raise KeyboardInterrupt

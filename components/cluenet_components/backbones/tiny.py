@@ -30,7 +30,9 @@ class TinyBackbone(Backbone):
         vision_layers: int = Field(1, ge=1, description="Layers of the vision tower.")
         patch: int = Field(8, ge=4, description="Patch side in pixels; 2 x 2 patches make one visual token.")
         max_words: int = Field(8000, ge=16, description="Vocabulary: the most frequent words of the training split.")
-        blocks: int = Field(32, ge=1, description="Time labels in the vocabulary: the most temporal blocks a clip can have.")
+        blocks: int = Field(
+            32, ge=1, description="Time labels in the vocabulary: the most temporal blocks a clip can have."
+        )
         perception_steps: int = Field(80, ge=0, description="Steps of naming what is in a patch, from located clues.")
         copy_steps: int = Field(105, ge=0, description="Steps of copying the letter of a stated answer.")
         copy_questions: int = Field(256, ge=16, multiple_of=16, description="Questions of one copying step.")
@@ -39,7 +41,9 @@ class TinyBackbone(Backbone):
     def pretrain(self, context: PretrainContext) -> Path:
         examples = context.examples()
         tokenizer = fit_tokenizer(_texts(examples), blocks=self.config.blocks, max_words=self.config.max_words)
-        sizes = self.config.model_dump(include={"family", "hidden", "layers", "heads", "vision_hidden", "vision_layers", "patch"})
+        sizes = self.config.model_dump(
+            include={"family", "hidden", "layers", "heads", "vision_hidden", "vision_layers", "patch"}
+        )
         vlm = new_model(tokenizer, **sizes, seed=context.seed)
         vlm.train()
         total = self.config.perception_steps + self.config.copy_steps

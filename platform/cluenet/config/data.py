@@ -57,6 +57,4 @@ class DataSection(Section):
     decode_workers: int | None = setting(
         None, "none", description="Decoding processes in all; null: one per CPU of the cluster.", ge=1
     )
-    decode_timeout_seconds: float = setting(
-        60.0, "none", description="A file that takes longer is quarantined.", gt=0
-    )
+    decode_timeout_seconds: float = setting(60.0, "none", description="A file that takes longer is quarantined.", gt=0)

@@ -22,12 +22,16 @@ class Losses(Section):
 
 class Stage(Section):
     steps: int = Field(ge=0, description="Optimiser steps; 0 skips the stage.")
-    clues: Literal["truth", "own"] = Field(description="Whose clues the reasoner reads: ground truth, or the model's own.")
+    clues: Literal["truth", "own"] = Field(
+        description="Whose clues the reasoner reads: ground truth, or the model's own."
+    )
     coupled: bool = Field(False, description="Let the answer and chain losses reach the clue extractor.")
     clips_per_batch: int = Field(16, ge=1, description="Clips of one optimiser step, over all workers.")
     questions_per_clip: int = Field(6, ge=1, description="Questions asked about each clip of a batch.")
     accumulate: int = Field(1, ge=1, description="Micro-batches a batch is split into, to save memory.")
-    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: Muon for 2-D hidden matrices, AdamW for the rest.")
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon: Muon for 2-D hidden matrices, AdamW for the rest."
+    )
     lr: float = Field(1e-5, gt=0, description="Peak learning rate of the optimizer named above.")
     adamw_lr: float = Field(1.5e-3, gt=0, description="With muon: peak learning rate of the AdamW part.")
     betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's moment decays.")
@@ -49,7 +53,8 @@ class Stage1(Stage):
 
     clues: Literal["truth", "own"] = Field("truth", description=Stage.model_fields["clues"].description)
     losses: Losses = Field(
-        default_factory=lambda: Losses(answer=1, chain=1, concept=2, attention=0.5), description="Weights of the loss terms."
+        default_factory=lambda: Losses(answer=1, chain=1, concept=2, attention=0.5),
+        description="Weights of the loss terms.",
     )
 
 
@@ -75,7 +80,9 @@ class CheckpointSettings(Section):
 
 
 class Validation(Section):
-    every: int = setting(100, "stage1", description="Optimiser steps between validations; the last step always validates.", ge=1)
+    every: int = setting(
+        100, "stage1", description="Optimiser steps between validations; the last step always validates.", ge=1
+    )
     max_clips: int | None = setting(60, "stage1", description="Clips used for it; null: all.", ge=1)
     metric: str = setting("accuracy", "stage1", description="What the best checkpoint has most of.")
     patience: int | None = setting(

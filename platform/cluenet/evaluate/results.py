@@ -60,11 +60,12 @@ def summarise(
         [sample["correct"] for sample in known], _videos(known), [row["path"] for row in lost], resamples=resamples
     )
     agreement, more_notes = _clues(samples, extracts, resamples)
-    return rounded({
+    results: dict[str, Any] = rounded({
         "accuracy": {**blocks["own"], "all": on_all.to_dict()}, "rows": blocks,
         "chance": chance([len(sample["options"]) for sample in known]), "positions": _positions(known),
         **agreement, "tokens": _tokens(samples), "counts": _counts(samples, known, lost), "notes": {**notes, **more_notes},
     })  # fmt: skip
+    return results
 
 
 def _videos(samples: Sequence[Sample]) -> list[str]:

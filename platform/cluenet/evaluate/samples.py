@@ -53,7 +53,7 @@ def sample_of(
     boxes = [_moved(box, -video.start_seconds) for clue in example.clues or () for box in clue.boxes]
     stated = [_stated(clue, boxes, view, video.start_seconds) for clue in own.clues]
     others = {row: _verdict(example, answer) for row, answer in answers.items() if row != "own"}
-    return rounded({
+    line: Sample = rounded({
         "id": example.id, "dataset": example.dataset, "type": example.type, "video": video.path,
         "start_seconds": video.start_seconds, "end_seconds": video.end_seconds, "clip": clip,
         "question": example.question, "options": list(example.options), "answer": example.answer,
@@ -61,6 +61,7 @@ def sample_of(
         "clues": stated, "true_clues": _true_clues(example.clues, true_words), "chain": example.chain,
         "tokens": {"visual": view.tokens, "seen": view.tokens if view.sees_video else 0, "clue_words": _num_words(own)},
     })  # fmt: skip
+    return line
 
 
 def _verdict(example: Example, answer: Answer) -> dict[str, Any]:

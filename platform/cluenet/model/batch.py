@@ -21,7 +21,9 @@ IGNORE = -100
 class _Movable:
     def to(self, device: torch.device | str):
         moved = {
-            item.name: value.to(device) if isinstance(value := getattr(self, item.name), (Tensor, Packed, _Movable)) else value
+            item.name: value.to(device)
+            if isinstance(value := getattr(self, item.name), (Tensor, Packed, _Movable))
+            else value
             for item in fields(self)  # type: ignore[arg-type]
         }
         return type(self)(**moved)
@@ -84,7 +86,9 @@ class Batch(_Movable):
 class Collator:
     """Builds batches for one backbone and one set of components."""
 
-    def __init__(self, vlm: VisionLanguageModel, *, slots: int, words: int, extracts: bool, sees_video: bool, letters: bool):
+    def __init__(
+        self, vlm: VisionLanguageModel, *, slots: int, words: int, extracts: bool, sees_video: bool, letters: bool
+    ):
         self.vlm, self.slots, self.words = vlm, slots, words
         self.extracts, self.sees_video, self.letters = extracts, sees_video, letters
         self.vocabulary = ClueVocabulary(vlm, words)
@@ -93,7 +97,12 @@ class Collator:
         self.chain_ids = vlm.ids(CHAIN_HEADING)
 
     def __call__(
-        self, clips: Sequence[tuple[Frames, Sequence[Example]]], *, seed: int, shuffle_options: bool, chain: bool = False
+        self,
+        clips: Sequence[tuple[Frames, Sequence[Example]]],
+        *,
+        seed: int,
+        shuffle_options: bool,
+        chain: bool = False,
     ) -> Batch:
         """`shuffle_options`: a new option order per question, from `seed`. `chain`: add rows that teach the chain."""
         grids = [self.vlm.grid(frames.frames_THWC, frames.seconds_T) for frames, _ in clips]
@@ -118,7 +127,10 @@ class Collator:
         shape = (len(ids), length)
         ids_BP, valid_BP = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
         positions_3BP = torch.zeros(3, *shape, dtype=torch.long)
-        index_BN, mask_BN = torch.zeros(len(ids), count, dtype=torch.long), torch.zeros(len(ids), count, dtype=torch.bool)
+        index_BN, mask_BN = (
+            torch.zeros(len(ids), count, dtype=torch.long),
+            torch.zeros(len(ids), count, dtype=torch.bool),
+        )
         for b, row in enumerate(ids):
             here = torch.tensor(row)
             ids_BP[b, : len(row)], valid_BP[b, : len(row)] = here, True
@@ -153,7 +165,9 @@ class Collator:
         for b, row in enumerate(clips):
             for q, example in enumerate(row):
                 segment, start = segments[b][q], packed.starts[b][q]
-                clue[b, q] = (start + self._clue_offset(example) + torch.arange(self.slots * self.words)).view(self.slots, self.words)
+                clue[b, q] = (start + self._clue_offset(example) + torch.arange(self.slots * self.words)).view(
+                    self.slots, self.words
+                )
                 last = start + len(segment.common) - 1
                 answer[b, q] = last
                 branches = self._answer_branches(example)

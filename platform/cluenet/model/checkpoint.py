@@ -1,11 +1,11 @@
 """A model folder: all that evaluation, `ask` and serving need, in ordinary formats.
 
-    backbone/             Hugging Face folder of the fine-tuned backbone
-    cluenet.safetensors   weights of the components around it
-    model_config.json     the `model:` section it was built from
-    frame_policy.json     how its videos were sampled, sized and stored
-    README.md             model card
-    recipe.yaml           the whole recipe, for provenance only
+backbone/             Hugging Face folder of the fine-tuned backbone
+cluenet.safetensors   weights of the components around it
+model_config.json     the `model:` section it was built from
+frame_policy.json     how its videos were sampled, sized and stored
+README.md             model card
+recipe.yaml           the whole recipe, for provenance only
 """
 
 from __future__ import annotations
@@ -31,13 +31,20 @@ WEIGHTS, CONFIG, POLICY, RECIPE = "cluenet.safetensors", "model_config.json", "f
 
 
 def save_model(
-    model: ClueNet, folder: str | Path, *, recipe: Mapping[str, Any], frame_policy: Mapping[str, Any], card: Mapping[str, Any]
+    model: ClueNet,
+    folder: str | Path,
+    *,
+    recipe: Mapping[str, Any],
+    frame_policy: Mapping[str, Any],
+    card: Mapping[str, Any],
 ) -> Path:
     """Write the folder; `recipe` as `Recipe.to_dict()`, `card` is shown in the model card and kept under `card`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model.vlm.save(folder / "backbone")
-    own = {name: value.detach().contiguous() for name, value in model.state_dict().items() if not name.startswith("vlm.")}
+    own = {
+        name: value.detach().contiguous() for name, value in model.state_dict().items() if not name.startswith("vlm.")
+    }
     save_file(own, folder / WEIGHTS)
     settings = {"model": recipe["model"], "plugins": list(recipe.get("plugins", ())), "card": dict(card)}
     (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
@@ -60,7 +67,9 @@ def load_model(folder: str | Path, *, device: str = "cpu") -> ClueNet:
     try:
         weights = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS}: cannot be read: {error}. The folder is incomplete; train again.") from error
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: cannot be read: {error}. The folder is incomplete; train again."
+        ) from error
     missing, unexpected = model.load_state_dict(weights, strict=False)
     missing = [name for name in missing if not name.startswith("vlm.")]
     if missing or unexpected:

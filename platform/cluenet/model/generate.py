@@ -20,7 +20,9 @@ MOST_NEW_TOKENS = 32
 def open_answers(model: ClueNet, batch: Batch, prefix: Prefix | None, embeds_BLD: Tensor) -> dict[tuple[int, int], str]:
     """Text for every question (b, q) that has no options; `embeds_BLD` are the answer pass's inputs, clues in place."""
     return {
-        (b, q): model.vlm.tokenizer.decode(_greedy(model, batch, prefix, embeds_BLD, b, q), skip_special_tokens=True).strip()
+        (b, q): model.vlm.tokenizer.decode(
+            _greedy(model, batch, prefix, embeds_BLD, b, q), skip_special_tokens=True
+        ).strip()
         for b, clip in enumerate(batch.clips)
         for q, example in enumerate(clip)
         if not example.options

@@ -60,7 +60,12 @@ class ClueNet(nn.Module):
         self.letter_ids = [vlm.word_id(letter(index)) for index in range(26)]
 
     def collate(
-        self, clips: Sequence[tuple[Frames, Sequence[Example]]], *, seed: int, shuffle_options: bool, chain: bool = False
+        self,
+        clips: Sequence[tuple[Frames, Sequence[Example]]],
+        *,
+        seed: int,
+        shuffle_options: bool,
+        chain: bool = False,
     ) -> Batch:
         return self.collator(clips, seed=seed, shuffle_options=shuffle_options, chain=chain)
 
@@ -104,7 +109,9 @@ class ClueNet(nn.Module):
             evidence.embeds_BQKWD = evidence.embeds_BQKWD.detach()
         return evidence
 
-    def _answer_terms(self, batch: Batch, hidden_BLD: Tensor, stage: Stage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _answer_terms(
+        self, batch: Batch, hidden_BLD: Tensor, stage: Stage
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         labels, terms, counts = batch.labels, {}, {}
         if stage.losses.answer:
             mask = labels.answered_BQ & batch.valid_BQ
@@ -123,7 +130,9 @@ class ClueNet(nn.Module):
         if stage.losses.chain:
             rows = batch.answer.chain_rows
             logits = self.vlm.head(hidden_BLD[rows[:, 0], rows[:, 2]])
-            terms["chain"] = token_loss(logits, rows[:, 3], torch.ones_like(rows[:, 3])) if len(rows) else hidden_BLD.sum() * 0
+            terms["chain"] = (
+                token_loss(logits, rows[:, 3], torch.ones_like(rows[:, 3])) if len(rows) else hidden_BLD.sum() * 0
+            )
             counts["chain"] = torch.tensor(len({(b, q) for b, q in rows[:, :2].tolist()}))
         return terms, counts
 
@@ -139,7 +148,9 @@ class ClueNet(nn.Module):
             terms["attention"] = attention_loss(states.attention_BQKN, labels.attention_BQKN, mask)
             counts["attention"] = mask.sum()
 
-    def _filter_term(self, batch: Batch, prefix, evidence: Evidence, hidden_BLD: Tensor, seed: int, terms, counts) -> None:
+    def _filter_term(
+        self, batch: Batch, prefix, evidence: Evidence, hidden_BLD: Tensor, seed: int, terms, counts
+    ) -> None:
         """Utility of one random clue per question: what leaving it out costs the right answer (no gradient)."""
         generator = torch.Generator().manual_seed(seed)
         choice = torch.randint(0, self.slots, batch.valid_BQ.shape, generator=generator).to(hidden_BLD.device)
@@ -267,12 +278,22 @@ class ClueNet(nn.Module):
     # -------------------------------------------------------------------------------- description
     def matrix_parameters(self) -> list[nn.Parameter]:
         """The 2-D hidden matrices that Muon orthogonalises: no embeddings, heads, gates, norms or biases."""
-        names = ("vlm.hf.model.language_model.layers.", "vlm.hf.model.visual.blocks.", "vlm.hf.model.visual.merger.", "extractor.")
-        return [p for name, p in self.named_parameters() if p.ndim == 2 and name.startswith(names) and "queries" not in name]
+        names = (
+            "vlm.hf.model.language_model.layers.",
+            "vlm.hf.model.visual.blocks.",
+            "vlm.hf.model.visual.merger.",
+            "extractor.",
+        )
+        return [
+            p for name, p in self.named_parameters() if p.ndim == 2 and name.startswith(names) and "queries" not in name
+        ]
 
     def describe(self) -> dict[str, Any]:
         backbone = sum(p.numel() for p in self.vlm.parameters())
-        return {"backbone_parameters": backbone, "clue_parameters": sum(p.numel() for p in self.parameters()) - backbone}
+        return {
+            "backbone_parameters": backbone,
+            "clue_parameters": sum(p.numel() for p in self.parameters()) - backbone,
+        }
 
 
 def _pick(states_BLD: Tensor, index: Tensor) -> Tensor:

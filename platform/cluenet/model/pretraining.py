@@ -47,20 +47,31 @@ def patch_targets(states: Sequence[Clue], grid: Grid, vocabularies: dict[str, li
 
 
 def teach_perception(
-    vlm: VisionLanguageModel, clips: Sequence[tuple[Frames, Sequence[Example]]], *, steps: int, batch: int, seed: int, report: Report
+    vlm: VisionLanguageModel,
+    clips: Sequence[tuple[Frames, Sequence[Example]]],
+    *,
+    steps: int,
+    batch: int,
+    seed: int,
+    report: Report,
 ) -> float:
     """Linear heads on the visual embeddings name who / what / whom of every located fact. Returns the accuracy on
     occupied tokens at the end. The heads are thrown away."""
     grids = [vlm.grid(frames.frames_THWC, frames.seconds_T) for frames, _ in clips]
     facts = [states_of(examples) for _, examples in clips]
     vocabularies = {
-        role: [NOTHING, *sorted({c.concepts[role] for f in facts for c in f if role in c.concepts})] for role in CONCEPT_ROLES
+        role: [NOTHING, *sorted({c.concepts[role] for f in facts for c in f if role in c.concepts})]
+        for role in CONCEPT_ROLES
     }
     targets = [patch_targets(fact, grid, vocabularies) for fact, grid in zip(facts, grids)]
     torch.manual_seed(seed)
     heads = nn.ModuleList(nn.Linear(vlm.width, len(vocabularies[role])) for role in CONCEPT_ROLES)
     tower = [p for name, p in vlm.named_parameters() if ".visual." in name]
-    matrices = [p for name, p in vlm.named_parameters() if p.ndim == 2 and (".visual.blocks." in name or ".visual.merger." in name)]
+    matrices = [
+        p
+        for name, p in vlm.named_parameters()
+        if p.ndim == 2 and (".visual.blocks." in name or ".visual.merger." in name)
+    ]
     optimizers = Optimizers([*tower, *heads.parameters()], matrices, lr=0.02, adamw_lr=3e-3)
     rng, accuracy = random.Random(seed), 0.0
     for step in range(steps):

@@ -68,7 +68,10 @@ def new_model(
                    tokenizer.convert_tokens_to_ids(list(VISION)))),
     )  # fmt: skip
     hf = AutoModelForImageTextToText.from_config(config, attn_implementation="sdpa")
-    for name, parameter in hf.named_parameters():  # small residual outputs: deep-narrow models train steadily from scratch
+    for (
+        name,
+        parameter,
+    ) in hf.named_parameters():  # small residual outputs: deep-narrow models train steadily from scratch
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * layers))
     return VisionLanguageModel(hf, tokenizer, mean=FAMILIES[family].mean, std=FAMILIES[family].std)

@@ -56,7 +56,9 @@ class Prefix:
         """The prefix of one clip, as a batch of one."""
         one = slice(b, b + 1)
         states = None if self.visual_BND is None else self.visual_BND[one]
-        return Prefix([(k[one], v[one]) for k, v in self.keys_values], self.valid_BP[one], states, self.visual_mask_BN[one])
+        return Prefix(
+            [(k[one], v[one]) for k, v in self.keys_values], self.valid_BP[one], states, self.visual_mask_BN[one]
+        )
 
 
 class _Stop(Exception):  # noqa: N818  (control flow, not an error)
@@ -72,7 +74,11 @@ class VisionLanguageModel(nn.Module):
         self.family: Family = FAMILIES[hf.config.model_type]
         self.mean, self.std = tuple(mean), tuple(std)
         vision = hf.config.vision_config
-        self.patch, self.temporal_patch, self.merge = vision.patch_size, vision.temporal_patch_size, vision.spatial_merge_size
+        self.patch, self.temporal_patch, self.merge = (
+            vision.patch_size,
+            vision.temporal_patch_size,
+            vision.spatial_merge_size,
+        )
         self._ids: dict[str, list[int]] = {}
         self._positions: dict[tuple[int, ...], Tensor] = {}
         use_fast_vision(attrgetter(self.family.tower)(hf))
@@ -232,7 +238,13 @@ class VisionLanguageModel(nn.Module):
         return Prefix(keys_values, batch_prefix.valid_BP, states, batch_prefix.visual_mask_BN)
 
     def text_pass(
-        self, embeds_BLD: Tensor, positions_BL: Tensor, allowed_BLL: Tensor, *, prefix: Prefix | None, stop_at: int | None = None
+        self,
+        embeds_BLD: Tensor,
+        positions_BL: Tensor,
+        allowed_BLL: Tensor,
+        *,
+        prefix: Prefix | None,
+        stop_at: int | None = None,
     ) -> Tensor:
         """States [B, L, D]: normalised output of the whole stack, or with `stop_at` the input of that layer.
 

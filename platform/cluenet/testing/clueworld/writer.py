@@ -50,23 +50,23 @@ def write_clueworld(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the first `videos` scenes of a split into `folder`, unless they are there already; returns the folder.
+    """Write the first `videos` scenes of a split into `folder`, unless they are there already; returns the questions' file.
 
     Raises DataError when the folder holds this split with other settings, StorageError when it cannot be written.
     """
     folder, settings = Path(folder).expanduser(), settings or WorldSettings()
-    manifest = folder / f"{split}.manifest.json"
+    questions, manifest = folder / f"{split}.jsonl", folder / f"{split}.manifest.json"
     content = {"split": split, "videos": videos, "settings": settings.model_dump(mode="json")}
     address = content_hash(settings.hash, split, videos)
     if manifest.exists():
         _check_same(manifest, address)
-        return folder
+        return questions
     write_videos(folder, split, videos, settings, workers=workers, progress=progress)
     examples = [example for index in range(videos) for example in scene_examples(folder, split, index, settings)]
-    _write_lines(folder / f"{split}.jsonl", (_message_row(folder, example) for example in examples))
+    _write_lines(questions, (_message_row(folder, example) for example in examples))
     _write_lines(folder / f"{split}.clues.jsonl", map(_clue_row, examples))
     atomic_write_json(manifest, {**content, "questions": len(examples), "hash": address})
-    return folder
+    return questions
 
 
 def write_videos(
