@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -65,5 +66,5 @@ def block_edges(grid: Grid) -> list[float]:
     middles = grid.seconds
     if len(middles) == 1:
         return [0.0, 2 * middles[0]]
-    inner = [(a + b) / 2 for a, b in zip(middles, middles[1:])]
+    inner = [(a + b) / 2 for a, b in itertools.pairwise(middles)]
     return [max(0.0, 2 * middles[0] - inner[0]), *inner, 2 * middles[-1] - inner[-1]]
