@@ -69,7 +69,7 @@ class WorldSettings(BaseModel):
         description="Question types; null: the yes/no pairs in split hallucination, all others elsewhere.",
     )
     questions_per_video: int | None = Field(
-        None, ge=1, description="At most so many questions per video, chosen at random; null: all, about six."
+        None, ge=1, description="At most so many questions per video, chosen at random; null: all, five or six."
     )
 
     @property
