@@ -39,7 +39,7 @@ KILLS = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, sets):
-    """By number of workers: an uninterrupted run and one that was killed, and what each of them drew."""
+    """By number of workers: an uninterrupted run, one that was killed, and one of clue losses; and what each drew."""
     # steps 1..8, checkpoints at 3, 6, 8 and where validation (4, 8) finds a better one
     folder = tmp_path_factory.mktemp("runs")
     attempts = []
@@ -47,14 +47,18 @@ def runs(tmp_path_factory, sets):
         whole = job_in(folder / f"whole-{world_size}", sets, stage1={"accumulate": 2})
         killed = replace(whole, run=str(folder / f"killed-{world_size}"))
         attempts += [Attempts(whole, world_size), Attempts(killed, world_size, kills)]
+    for world_size, accumulate in ((1, 1), (2, 2)):
+        losses = {"answer": 0, "chain": 0, "concept": 2, "attention": 0.5}  # these do not see the order of the options
+        stage = {"steps": 4, "accumulate": accumulate, "losses": losses}
+        attempts.append(Attempts(job_in(folder / f"clues-{world_size}", sets, stage1=stage), world_size))
     drawn = run_attempts(*attempts)
     pairs = list(zip((attempt.job for attempt in attempts), drawn))
-    return {1: pairs[:2], 2: pairs[2:]}
+    return {1: [*pairs[:2], pairs[4]], 2: [*pairs[2:4], pairs[5]]}
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_killed_and_resumed_equals_uninterrupted(runs, world_size):
-    (whole, ids), (killed, ids_killed) = runs[world_size]
+    (whole, ids), (killed, ids_killed), _ = runs[world_size]
     assert ids == ids_killed
     assert {place[:2] for place in ids} == {(step, rank) for step in range(8) for rank in range(world_size)}
     lines = lines_of(Path(whole.run))
@@ -80,3 +84,13 @@ def test_two_workers_see_together_what_one_sees(runs):
     assert drawn[0] == drawn[1]
     asked = [lines_of(Path(runs[world_size][0][0].run))[-1]["validation/questions"] for world_size in (1, 2)]
     assert asked[0] == asked[1] > 0
+
+
+def test_two_workers_learn_what_one_learns(runs):
+    """Gradients of workers and micro-batches are averaged: where nothing is random the losses agree, step after step."""
+    one, two = (lines_of(Path(runs[world_size][2][0].run)) for world_size in (1, 2))
+    assert len(one) == len(two) == 4
+    for a, b in zip(one, two):
+        for name in ("loss", "concept", "attention", "grad_norm"):
+            assert a[name] == pytest.approx(b[name], rel=2e-3), (a["step"], name)
+        assert a["labels/concept"] == b["labels/concept"] == 8

@@ -61,7 +61,9 @@ def test_the_four_shapes_differ_and_larger_cells_show_the_same_shapes() -> None:
                 row, col = place[0] * 16, place[1] * 16
                 mask = (small[row : row + 16, col : col + 16] != 34).any(-1)
                 shape = scene.shapes[i]
-                assert np.array_equal(drawn.setdefault(shape, mask), mask), "a shape looks the same in every colour and cell"
+                assert np.array_equal(drawn.setdefault(shape, mask), mask), (
+                    "a shape looks the same in every colour and cell"
+                )
                 block = (large[row * 4 : row * 4 + 64, col * 4 : col * 4 + 64] != 34).any(-1)
                 assert np.mean(block[2::4, 2::4] != mask) < 0.05
     assert set(drawn) == set(SHAPES)
@@ -70,16 +72,11 @@ def test_the_four_shapes_differ_and_larger_cells_show_the_same_shapes() -> None:
 
 def test_a_light_is_a_white_ring_that_comes_in_the_middle_of_its_step_and_stays() -> None:
     scene, step = find("lights")
-    who = scene.events[step - 1].who
-    frames_THWC = render_scene(scene)
-    white = [int((frame == 255).all(-1).sum()) for frame in frames_THWC]
-    ring = 4 * 15 - 4  # pixels of a 16-pixel cell's outline, one pixel in
-    before = ring * sum(scene.lit[step - 1])
-    assert [white[4 * step + number] - before for number in range(4)] == [0, 0, white[-1] * 0 + white[4 * step + 2] - before] + [
-        white[4 * step + 2] - before
-    ]
-    assert white[4 * step + 2] > before
-    assert scene.lit[step][who]
+    white = [int((frame == 255).all(-1).sum()) for frame in render_scene(scene)]
+    before, (first, second, third, fourth) = white[4 * step - 1], white[4 * step : 4 * step + 4]
+    assert first == second == before
+    assert third == fourth == before + 4 * 13  # a square outline of one pixel, 14 pixels wide
+    assert white[-1] == 4 * 13 * sum(scene.lit[-1][i] for i in range(5) if scene.cells[-1][i] is not None)
 
 
 def test_who_enters_comes_over_the_border_and_who_leaves_goes_over_it() -> None:
@@ -105,7 +102,8 @@ def test_noise_has_the_strength_it_says_and_is_the_same_every_time() -> None:
 def test_less_contrast_brings_all_colours_closer_together_in_proportion() -> None:
     scene, dull = (split_scene(WorldSettings(contrast=contrast), "train", 0) for contrast in (1.0, 0.4))
     first, second = (
-        [np.array(centre(render_scene(s)[3], cell, 16)) for cell in s.cells[0] if cell is not None] for s in (scene, dull)
+        [np.array(centre(render_scene(s)[3], cell, 16)) for cell in s.cells[0] if cell is not None]
+        for s in (scene, dull)
     )
     for a, b in ((0, 1), (1, 2), (2, 3)):
         assert np.abs(second[a] - second[b]).sum() == pytest.approx(0.4 * np.abs(first[a] - first[b]).sum(), abs=3)

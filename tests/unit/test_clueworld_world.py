@@ -163,7 +163,9 @@ def test_an_id_leads_back_to_its_scene() -> None:
 
 @pytest.mark.parametrize("name", ["", "train", "tests-000017-shape", "train-17-shape", "train-000017shape", "x-000001"])
 def test_a_foreign_id_is_refused(name: str) -> None:
-    with pytest.raises(DataError, match=r"is not the id of a clueworld question.*Splits: hallucination, ood_combinations"):
+    with pytest.raises(
+        DataError, match=r"is not the id of a clueworld question.*Splits: hallucination, ood_combinations"
+    ):
         scene_of(name, DEFAULT)
 
 
