@@ -18,10 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoTokenizer, DynamicCache
+from transformers.utils import logging as hf_logging
 
 from cluenet.errors import CheckpointError, suggestion
 from cluenet.model.families import FAMILIES, Family
 from cluenet.model.speed import use_fast_vision
+
+hf_logging.disable_progress_bar()  # a bar per loaded shard would fight with ours
 
 MOST_REMEMBERED = 200_000
 """Texts whose token ids are kept."""
