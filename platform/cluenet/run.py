@@ -102,6 +102,7 @@ class Run:
         """The best checkpoint of the last stage; None when no stage is trained."""
         from cluenet.train.trainer import supervision_of
 
+        _ = self.plan.stage2  # raises when there is no training data, before anything is prepared
         for stage in ("stage1", "stage2"):
             if getattr(self.recipe.train, stage).steps:
                 supervision_of(self.recipe, stage, self.prepared["train"])  # before the backbone: it costs nothing

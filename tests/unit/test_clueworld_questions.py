@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pytest
@@ -29,6 +30,11 @@ from cluenet.testing.clueworld import (
 DEFAULT = WorldSettings()
 ALL_TYPES = (*TYPES, *YES_NO_TYPES)
 NUMBERS = ["zero", "one", "two", "three"]
+
+
+@cache
+def scene_at(name: str) -> Scene:
+    return scene_of(name, DEFAULT)
 
 
 def ask(
@@ -115,7 +121,7 @@ def test_answers_follow_from_positions_and_lights(examples: list[Example]) -> No
     checked = Counter[str]()
     for example in examples:
         if example.type not in ("causal", "after", "before"):
-            assert example.answer_text == answer_of(scene_of(example.id, DEFAULT), example.question), example
+            assert example.answer_text == answer_of(scene_at(example.id[:12]), example.question), example
             checked[example.type] += 1
     assert min(checked.values()) > 500
 
@@ -130,7 +136,7 @@ def words_of(scene: Scene) -> list[str]:
 def test_temporal_answers_stand_right_beside_their_anchor_and_wrong_options_happen_elsewhere(by_type) -> None:
     for kind, shift in (("after", 1), ("before", -1)):
         for example in by_type[kind]:
-            story = words_of(scene_of(example.id, DEFAULT))
+            story = words_of(scene_at(example.id[:12]))
             anchor = example.question.removeprefix(f"what happens right {kind} ").removesuffix(" ?")
             assert story.count(anchor) == 1
             assert example.answer_text == story[story.index(anchor) + shift]
@@ -140,7 +146,7 @@ def test_temporal_answers_stand_right_beside_their_anchor_and_wrong_options_happ
 
 def test_causal_answers_name_who_hit_or_that_nobody_did(by_type) -> None:
     for example in by_type["causal"]:
-        scene, mover = scene_of(example.id, DEFAULT), example.question.split()[2]
+        scene, mover = scene_at(example.id[:12]), example.question.split()[2]
         (event,) = (e for e in scene.events if e.verb == "moves" and scene.colours[e.who] == mover)
         expected = "it moves itself" if event.cause is None else f"{scene.colours[event.cause]} hits it"
         assert example.answer_text == expected
@@ -221,7 +227,7 @@ def test_clues_are_few_in_time_order_and_named_by_role(examples: list[Example]) 
 def test_event_clues_last_one_step_and_touch_it_and_the_step_before(by_type) -> None:
     for example in by_type["who"]:
         (clue,) = example.clues
-        scene = scene_of(example.id, DEFAULT)
+        scene = scene_at(example.id[:12])
         step = 1 + words_of(scene).index(clue.text)
         assert (clue.start_seconds, clue.end_seconds) == (step / 4, (step + 1) / 4)
         seen = {"lights": [step - 1, step], "enters": [step], "leaves": [step - 1]}[clue.concepts["what"]]
@@ -261,7 +267,7 @@ def test_every_box_surrounds_an_object_that_its_clue_names() -> None:
 
 def test_distractors_are_true_and_do_not_repeat_a_clue(examples: list[Example]) -> None:
     for example in examples[:1500]:
-        scene = scene_of(example.id, DEFAULT)
+        scene = scene_at(example.id[:12])
         states = {f"{colour} is {shape}" for colour, shape in zip(scene.colours, scene.shapes, strict=True)}
         texts = {clue.text for clue in example.distractors}
         assert texts <= {*words_of(scene), *states}
@@ -308,7 +314,7 @@ def test_chains_tell_the_clues_and_end_with_the_answer(examples: list[Example]) 
 def test_words_are_few_lower_case_and_apart(examples: list[Example]) -> None:
     texts = [text for e in examples for text in (e.question, *e.options, e.chain or "")]
     words = {word for text in texts for word in text.split(" ")}
-    assert all(word.isalpha() and word.islower() or word in ("?", ".") for word in words)
+    assert all((word.isalpha() and word.islower()) or word in ("?", ".") for word in words)
     assert len(words) < 65
     assert all(example.question.endswith(" ?") for example in examples)
 
@@ -337,7 +343,7 @@ def test_absent_objects_are_plausible(by_type) -> None:
     absent = [example for example in by_type["exists_object"] if example.answer_text == "no"]
     asked = [tuple(example.question.split()[3:5]) for example in absent]
     assert not set(asked) & HELD_OUT
-    there = sum(colour in scene_of(e.id, DEFAULT).colours for e, (colour, _) in zip(absent, asked, strict=True))
+    there = sum(colour in scene_at(e.id[:12]).colours for e, (colour, _) in zip(absent, asked, strict=True))
     assert there / len(absent) == pytest.approx(0.5, abs=0.06)
 
 
@@ -345,7 +351,7 @@ def test_absent_events_are_about_objects_that_are_there(by_type) -> None:
     verbs = Counter()
     for example in by_type["exists_event"]:
         colours = [word for word in example.question.split() if word in COLOURS]
-        assert set(colours) <= set(scene_of(example.id, DEFAULT).colours)
+        assert set(colours) <= set(scene_at(example.id[:12]).colours)
         verbs[example.question.split()[2]] += 1
     assert set(verbs) == {"light", "enter", "leave", "hit"}
 

@@ -19,6 +19,8 @@ from cluenet.testing.clueworld import (
 
 DEFAULT = WorldSettings()
 BACKGROUND = [34, 34, 34]
+RING = 16**2 - 12**2
+"""Pixels of the white outline of a lit cell: two wide."""
 
 
 def centre(frame_HWC: npt.NDArray[np.uint8], cell: tuple[int, int], size: int) -> list[int]:
@@ -75,8 +77,8 @@ def test_a_light_is_a_white_ring_that_comes_in_the_middle_of_its_step_and_stays(
     white = [int((frame == 255).all(-1).sum()) for frame in render_scene(scene)]
     before, (first, second, third, fourth) = white[4 * step - 1], white[4 * step : 4 * step + 4]
     assert first == second == before
-    assert third == fourth == before + 4 * 13  # a square outline of one pixel, 14 pixels wide
-    assert white[-1] == 4 * 13 * sum(scene.lit[-1][i] for i in range(5) if scene.cells[-1][i] is not None)
+    assert third == fourth == before + RING
+    assert white[-1] == RING * sum(scene.lit[-1][i] for i in range(5) if scene.cells[-1][i] is not None)
 
 
 def test_who_enters_comes_over_the_border_and_who_leaves_goes_over_it() -> None:

@@ -148,7 +148,7 @@ def test_each_out_of_distribution_split_changes_one_thing() -> None:
 
 
 def test_more_objects_than_there_are_colours_are_refused() -> None:
-    with pytest.raises(DataError, match="ood_objects .* objects: 7 .* Set objects to 6 or fewer"):
+    with pytest.raises(DataError, match=r"ood_objects .* objects: 7 .* Set objects to 6 or fewer"):
         split_scene(WorldSettings(objects=7), "ood_objects", 0)
     assert len(split_scene(WorldSettings(objects=6), "ood_objects", 0).colours) == 7
 

@@ -342,6 +342,9 @@ def test_a_curve_spans_its_panel() -> None:
     (curve,) = panels([{"stage": "s", "step": step, "loss": float(10 - step)} for step in (1, 2, 3)])["s"]
     assert curve.line == "40.0,8.0 176.0,78.0 312.0,148.0"
     assert (curve.first, curve.last, len(curve.dots)) == (9.0, 7.0, 3)
+    (long,) = panels([{"stage": "s", "step": step, "loss": 1.0 * step} for step in range(1, 1201)])["s"]
+    assert (long.averaged, len(long.line.split()), long.dots) == (5, 240, ())
+    assert "1000" in [tick.label for tick in long.x_ticks]
     (flat,) = panels([{"stage": "s", "step": 1, "loss": 1.0}])["s"]
     assert flat.line == "176.0,78.0"
     assert [tick.label for tick in (*flat.x_ticks, *flat.y_ticks)] == ["1", "1"]

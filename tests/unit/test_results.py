@@ -163,13 +163,14 @@ def test_a_sample_line() -> None:
 
 
 def test_times_are_those_of_the_file_and_pointing_still_fits() -> None:
-    clue = Clue("red hits blue", 10.5, 11.0, (Box(10.75, 0.0, 0.0, 0.5, 0.5),))
+    clue = Clue("red hits blue", 10.0, 10.5, (Box(10.25, 0.0, 0.0, 0.5, 0.5),))
     later = replace(example(0), video=VideoRef("v.mp4", 10.0, 11.0), clues=(clue,))
-    line = _line(later)
+    first_block = replace(STATED, attention_N=(0.9, *[0.01] * 7))
+    line = _line(later, clues=(STATED, first_block))
     assert (line["clues"][0]["start_seconds"], line["clues"][0]["box"]["seconds"]) == (10.5, 10.75)
-    assert line["clues"][0]["pointing"] is True
-    assert line["true_clues"][0]["start_seconds"] == 10.5
-    assert in_clip_time(clue, 10.0).start_seconds == 0.5
+    assert [stated["pointing"] for stated in line["clues"]] == [False, True]  # 10.25 s is in the clip's first block
+    assert line["true_clues"][0]["start_seconds"] == 10.0
+    assert in_clip_time(clue, 10.0).end_seconds == 0.5
 
 
 def test_open_questions_and_unknown_answers() -> None:

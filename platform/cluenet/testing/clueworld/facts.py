@@ -6,9 +6,10 @@ A box is the cell where the object rests at the end of a step, at the time of th
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from cluenet.records import Box, Clue
-from cluenet.testing.clueworld.world import Event, Scene
+from cluenet.testing.clueworld.world import Cell, Event, Scene
 
 
 def event_words(scene: Scene, event: Event) -> str:
@@ -70,13 +71,16 @@ def _clue(scene: Scene, first: int, last: int, concepts: dict[str, str], boxes: 
 
 def _boxes(scene: Scene, i: int, steps: Iterable[int]) -> list[Box]:
     """Where object `i` rests at the end of each of these steps that shows it."""
+    seconds, grid = scene.settings.step_seconds, scene.settings.grid
     places = [(step, cell) for step in steps if (cell := scene.cells[step][i]) is not None]
-    return [_box(scene, step, *cell) for step, cell in places]
+    return [_box((step + 0.5) * seconds, cell, grid) for step, cell in places]
 
 
-def _box(scene: Scene, step: int, row: int, col: int) -> Box:
-    x1, y1, x2, y2 = (_rounded(line / scene.settings.grid) for line in (col, row, col + 1, row + 1))
-    return Box(_rounded((step + 0.5) * scene.settings.step_seconds), x1, y1, x2, y2)
+@lru_cache(maxsize=4096)  # the same few come again in every scene
+def _box(seconds: float, cell: Cell, grid: int) -> Box:
+    row, col = cell
+    x1, y1, x2, y2 = (_rounded(line / grid) for line in (col, row, col + 1, row + 1))
+    return Box(_rounded(seconds), x1, y1, x2, y2)
 
 
 def _rounded(value: float) -> float:
