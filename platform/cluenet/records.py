@@ -84,6 +84,14 @@ class Clue:
         unknown = set(self.concepts) - set(CONCEPT_ROLES)
         _check(not unknown, f"clue {self.text!r} has unknown roles {sorted(unknown)}; known: {CONCEPT_ROLES}")
 
+    def shifted(self, seconds: float) -> Clue:
+        """The same clue on another clock, no earlier than 0: `shifted(-start_seconds)` of a file's clue is a clip's."""
+        boxes = tuple(replace(box, seconds=max(0.0, box.seconds + seconds)) for box in self.boxes)
+        start, end = (
+            None if time is None else max(0.0, time + seconds) for time in (self.start_seconds, self.end_seconds)
+        )
+        return replace(self, start_seconds=start, end_seconds=end, boxes=boxes)
+
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Clue:
         """Inverse of `to_dict`; raises ValueError or TypeError on a malformed value."""

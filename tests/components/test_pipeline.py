@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from cluenet.config.train import Losses, Stage1, Stage2
+from cluenet.records import VideoRef
 from helpers.models import COLOURS, clip, example, tiny_model
 
 EVERYTHING = Losses(answer=1, chain=1, concept=1, attention=1, filter=1)
@@ -275,3 +276,13 @@ def test_open_answers_are_greedy_token_by_token(reasoner, monkeypatch):
         hidden = model._reason(batch, prefix, evidence.embeds_BQKWD)
         rows = batch.answer.option_rows[: len(tokens)]
         assert model.vlm.head(hidden[rows[:, 0], rows[:, 3]]).argmax(-1).tolist() == rows[:, 4].tolist()
+
+
+def test_labels_of_a_clip_that_starts_later_are_on_the_clock_of_the_clip():
+    model = tiny_model()
+    at_start = example(0)
+    (clue,) = at_start.clues
+    later = replace(at_start, video=VideoRef("v0.mp4", 10.0, 12.0), clues=(clue.shifted(10.0),))
+    one, other = (batch_of(model, [e], clips=1).labels for e in (at_start, later))
+    assert torch.equal(one.words_BQKW, other.words_BQKW)
+    assert torch.allclose(one.attention_BQKN, other.attention_BQKN)

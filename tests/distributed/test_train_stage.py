@@ -198,7 +198,7 @@ def test_a_stage_without_steps_is_skipped(sets, tmp_path):
 # ------------------------------------------------------------------------------------------- stopping, resuming
 
 
-def interrupted(settings, sets, run, *, after):
+def interrupted(settings, sets, run, *, after, stage="stage1"):
     """Ctrl-C in the step after `after`."""
     original = JsonLines.write
 
@@ -209,18 +209,19 @@ def interrupted(settings, sets, run, *, after):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(JsonLines, "write", write)
-        train(settings, sets, run)
+        train(settings, sets, run, stage=stage)
 
 
-def test_ctrl_c_leaves_a_run_that_resumes_exactly(sets, tmp_path):
-    settings = recipe(stage1={"steps": 6})
-    whole = train(settings, sets, tmp_path / "whole")
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_ctrl_c_leaves_a_run_that_resumes_exactly(sets, tmp_path, stage):
+    settings = recipe(stage1={"steps": 6}, stage2={"steps": 6})
+    whole = train(settings, sets, tmp_path / "whole", stage=stage)
     interrupted(
-        settings, sets, tmp_path / "cut", after=4
-    )  # the newest checkpoint is that of step 4, which was the best
-    assert not finished(tmp_path / "cut" / "stage1")
+        settings, sets, tmp_path / "cut", after=4, stage=stage
+    )  # checkpoints are those of steps 3 and, if best, 4
+    assert not finished(tmp_path / "cut" / stage)
     assert not any(thread.name == "prefetch" for thread in threading.enumerate())
-    cut = train(settings, sets, tmp_path / "cut")
+    cut = train(settings, sets, tmp_path / "cut", stage=stage)
     assert lines_of(tmp_path / "whole") == lines_of(tmp_path / "cut")
     assert cut.name == whole.name
     assert weights_of(cut) == weights_of(whole)

@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+
 from end_to_end.conftest import Environment, build_wheel, make_environment
 
 PROJECT = """

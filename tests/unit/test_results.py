@@ -16,7 +16,7 @@ from cluenet.evaluate.results import (
     available_rows,
     summarise,
 )
-from cluenet.evaluate.samples import View, in_clip_time, sample_of
+from cluenet.evaluate.samples import View, sample_of
 from cluenet.plain import rounded
 from cluenet.records import Answer, Box, Clue, PredictedClue, VideoRef
 from helpers.models import example
@@ -170,7 +170,7 @@ def test_times_are_those_of_the_file_and_pointing_still_fits() -> None:
     assert (line["clues"][0]["start_seconds"], line["clues"][0]["box"]["seconds"]) == (10.5, 10.75)
     assert [stated["pointing"] for stated in line["clues"]] == [False, True]  # 10.25 s is in the clip's first block
     assert line["true_clues"][0]["start_seconds"] == 10.0
-    assert in_clip_time(clue, 10.0).end_seconds == 0.5
+    assert clue.shifted(-10.0).end_seconds == 0.5
 
 
 def test_open_questions_and_unknown_answers() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from cluenet.evaluate.results import available_rows
-from cluenet.evaluate.samples import Sample, View, in_clip_time, sample_of
+from cluenet.evaluate.samples import Sample, View, sample_of
 from cluenet.model.batch import Batch
 from cluenet.model.checkpoint import load_model
 from cluenet.model.vlm import Grid
@@ -97,7 +97,7 @@ class BatchEvaluator:
         if not self.model.slots:
             return []
         vocabulary, start = self.model.collator.vocabulary, example.video.start_seconds
-        return [vocabulary.decode(vocabulary.encode(in_clip_time(clue, start), grid)) for clue in example.clues or ()]
+        return [vocabulary.decode(vocabulary.encode(clue.shifted(-start), grid)) for clue in example.clues or ()]
 
     def _view(self, grid: Grid) -> View:
         return View((grid.blocks, grid.rows, grid.cols), grid.seconds, self.model.reasoner.sees_video)

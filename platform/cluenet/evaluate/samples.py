@@ -103,14 +103,6 @@ def _num_words(answer: Answer) -> int:
     return sum(word not in SILENT for clue in answer.clues if clue.kept for word in clue.words)
 
 
-def in_clip_time(clue: Clue, start_seconds: float) -> Clue:
-    """A labelled clue on the clock of a clip that starts at `start_seconds` of the file."""
-    if clue.start_seconds is None or clue.end_seconds is None:
-        return clue
-    start, end = (max(0.0, seconds - start_seconds) for seconds in (clue.start_seconds, clue.end_seconds))
-    return replace(clue, start_seconds=start, end_seconds=end)
-
-
 def stated_clues(rows: Sequence[Mapping[str, Any]]) -> list[Stated]:
     """Clues of a sample, stated or true, as `cluenet.metrics.clues` takes them."""
     return [

@@ -231,7 +231,8 @@ class Collator:
                 labels.answered_BQ[i, q] = example.answer is not None
                 labels.gold_BQ[i, q] = example.answer if isinstance(example.answer, int) else 0
                 labels.labelled_BQ[i, q] = example.clues is not None
-                for k, clue in enumerate((example.clues or ())[: self.slots]):
+                for k, labelled in enumerate((example.clues or ())[: self.slots]):
+                    clue = labelled.shifted(-example.video.start_seconds)  # the grid has the clip's clock
                     labels.words_BQKW[i, q, k] = torch.tensor(self.vocabulary.encode(clue, grid))
                     labels.attention_BQKN[i, q, k, : grid.tokens] = box_weights(clue.boxes, grid)
                     labels.located_BQK[i, q, k] = bool(labels.attention_BQKN[i, q, k].sum() > 0)
