@@ -6,7 +6,7 @@ from cluenet.plugins import load_components
 from cluenet.reference import reference
 from cluenet.registry import register
 
-PAGE = Path(__file__).parents[2] / "docs" / "recipe_reference.md"
+PAGE = Path(__file__).parents[1] / "docs" / "recipe_reference.md"
 
 
 def test_the_page_is_a_fresh_export():
