@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Generator, Iterator, Sequence
+from typing import TypeAlias, TypeVar
 
 from cluenet.config.train import Stage
 from cluenet.model.batch import Batch
@@ -16,7 +16,8 @@ from cluenet.train.group import Group
 from cluenet.train.plan import Draw, Plan, seed_of
 
 T = TypeVar("T")
-Clip = tuple[Frames, list[Example]]
+Clip: TypeAlias = tuple[Frames, list[Example]]
+Ready: TypeAlias = tuple[T | None, BaseException | None, bool]  # item, or error; whether there may be more
 
 
 class TrainingBatches:
@@ -52,9 +53,9 @@ class TrainingBatches:
         return prepared.frames(key), [examples[i] for i in self.plan.questions(draw, len(examples))]
 
 
-def prefetch(items: Iterator[T], *, size: int = 2) -> Iterator[T]:
+def prefetch(items: Iterator[T], *, size: int = 2) -> Generator[T, None, None]:
     """The same items in the same order, up to `size` of them made ahead in a thread. Its errors are raised here."""
-    ready: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(size)
+    ready: queue.Queue[Ready[T]] = queue.Queue(size)
     stop = threading.Event()
     thread = threading.Thread(target=_fill, args=(items, ready, stop), daemon=True, name="prefetch")
     thread.start()
@@ -75,7 +76,7 @@ def prefetch(items: Iterator[T], *, size: int = 2) -> Iterator[T]:
                 continue
 
 
-def _fill(items: Iterator[T], ready: queue.Queue, stop: threading.Event) -> None:
+def _fill(items: Iterator[T], ready: queue.Queue[Ready[T]], stop: threading.Event) -> None:
     try:
         for item in items:
             if stop.is_set():

@@ -115,7 +115,7 @@ def load_optimizers(optimizers: Optimizers, folder: Path) -> None:
 
 def best_of(stage_folder: Path) -> Path:
     """The checkpoint that a finished stage hands on. Raises StorageError when it is not finished."""
-    return stage_folder / read_manifest(stage_folder)["best"]
+    return stage_folder / str(read_manifest(stage_folder)["best"])
 
 
 def sweep(stage_folder: Path) -> None:

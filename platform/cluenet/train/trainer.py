@@ -156,14 +156,14 @@ def _trainer(job: StageJob, recipe: Recipe) -> Any:
 
 @contextmanager
 def _own_interrupts() -> Iterator[None]:
-    """Ray Train answers Ctrl-C by ending its workers and exiting with code 0; here it is a KeyboardInterrupt again."""
+    """Ray Train answers Ctrl-C by ending its workers and exiting, with code 0 or 1; here it is a KeyboardInterrupt again."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
     except SystemExit as error:
-        if error.code == 0:
-            raise KeyboardInterrupt from None
-        raise  # a SIGTERM
+        if error.code == signal.SIGTERM:  # Ray's own handler exits with the signal's number
+            raise
+        raise KeyboardInterrupt from None
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
