@@ -295,7 +295,7 @@ def _quiet_libraries() -> None:
     """Loading bars of single milliseconds, and DeepSpeed's remark that there is no GPU, are not ours to show."""
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno > logging.WARNING)
 
 

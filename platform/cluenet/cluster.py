@@ -57,7 +57,7 @@ def connect(address: str | None = None, *, verbose: bool = False, plugins: Itera
     if remote:
         _check_kind(address)
         _use_token_if_there_is_one()
-    import ray  # only now: it reads RAY_AUTH_MODE when it is imported
+    import ray
 
     if ray.is_initialized():
         return dict(ray.cluster_resources())
@@ -70,7 +70,7 @@ def connect(address: str | None = None, *, verbose: bool = False, plugins: Itera
 def _join(address: str, *, verbose: bool, plugins: tuple[str, ...]) -> None:
     import ray
 
-    local = {"include_dashboard": False} if address == "local" else {}
+    local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
         ray.init(
             address=address,
@@ -101,6 +101,10 @@ def _use_token_if_there_is_one() -> None:
     file = os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")
     if "RAY_AUTH_MODE" not in os.environ and ("RAY_AUTH_TOKEN" in os.environ or Path(file).is_file()):
         os.environ["RAY_AUTH_MODE"] = "token"
+        if "ray" in sys.modules:  # it read the mode when it was imported
+            from ray._raylet import Config
+
+            Config.initialize("")  # as `authentication_token_setup._enable_token_auth` of Ray does
 
 
 def _try_address(address: str) -> None:

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from end_to_end.conftest import Environment, build_wheel, make_environment
+from helpers.environments import Environment, build_wheel, make_environment
 
 PROJECT = """
 [build-system]

@@ -7,7 +7,7 @@ import subprocess
 import zipfile
 from pathlib import Path
 
-from end_to_end.conftest import ROOT, Environment
+from helpers.environments import ROOT, Environment
 
 
 def test_the_wheel_holds_everything_and_nothing_else(wheel: Path):

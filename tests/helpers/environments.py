@@ -20,14 +20,17 @@ class Environment:
 
     python: Path
     variables: dict[str, str] = field(default_factory=dict)
+    without: tuple[str, ...] = ()  # variables that are not handed on
 
     def start(self, *arguments: object, cwd: Path) -> subprocess.Popen[str]:
         """`python -m cluenet ...`, not waited for."""
         command = [str(self.python), "-m", "cluenet", *map(str, arguments)]
         inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
-        return subprocess.Popen(
-            command, cwd=cwd, env={**inherited, **QUIET, **self.variables}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )  # fmt: skip
+        variables = {**inherited, **QUIET, **self.variables}
+        for name in self.without:
+            variables.pop(name, None)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=cwd, env=variables, text=True, stdout=pipe, stderr=pipe)
 
     def call(self, *arguments: object, cwd: Path, timeout: float = 280) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments, cwd=cwd)
