@@ -144,7 +144,6 @@ class PretrainContext(ABC):
 
     folder: Path  # empty folder of this step, to write into
     seed: int
-    clue_words: int  # words per clue, so that the tokenizer can hold them
 
     @abstractmethod
     def examples(self) -> Sequence[Example]:
@@ -157,6 +156,10 @@ class PretrainContext(ABC):
     @abstractmethod
     def progress(self, done: int, total: int, **values: float) -> None:
         """Show how far the step is."""
+
+    @abstractmethod
+    def note(self, text: str) -> None:
+        """Tell the user what was left out and why; it is also kept in the step's manifest."""
 
 
 class ClueExtractor(Component):

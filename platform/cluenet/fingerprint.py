@@ -88,8 +88,7 @@ def prepared(recipe: Recipe, dataset: ComponentConfig, sources: list[str]) -> st
 def pretrained(recipe: Recipe, train: list[str], sources: list[str]) -> str:
     """Address of the base the stages start from. `train`: addresses of the prepared training sets."""
     backbone = _values(recipe, "pretrain", "model.")
-    words = recipe.model.clue_extractor.to_dict().get("words")
-    return content_hash(FORMAT, "pretrained", backbone, recipe.seed, train, sources, words)
+    return content_hash(FORMAT, "pretrained", backbone, recipe.seed, train, sources)
 
 
 def stage1(recipe: Recipe, base: str, train: list[str], validation: list[str]) -> str:

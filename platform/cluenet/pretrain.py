@@ -10,6 +10,7 @@ Bases are shared between recipes. The step does not resume: an interrupted one s
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -27,6 +28,8 @@ from cluenet.records import Example, Frames, VideoRef
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
+log = logging.getLogger("cluenet")
+
 
 def pretrain(recipe: Recipe, folder: Path, train: Sequence[Path], *, progress: type[Progress] = Progress) -> Path:
     """The base of `recipe` in Hugging Face layout; at once when `folder` is finished.
@@ -37,16 +40,18 @@ def pretrain(recipe: Recipe, folder: Path, train: Sequence[Path], *, progress: t
     if not finished(folder):
         started = time.monotonic()
         with building(folder) as part:
-            found = _on_worker(recipe, part, train, progress)
+            found, notes = _on_worker(recipe, part, train, progress)
+            for note in notes:
+                log.warning("pretrain: %s", note)
             elsewhere = {} if found == part else {"folder": str(found)}
             write_manifest(part, {
                 "step": "pretrain", "address": folder.name, "backbone": recipe.model.backbone.to_dict(), **elsewhere,
-                "seconds": round(time.monotonic() - started, 1), "versions": {"cluenet": cluenet.__version__},
+                "notes": notes, "seconds": round(time.monotonic() - started, 1), "versions": {"cluenet": cluenet.__version__},
             })  # fmt: skip
     return Path(read_manifest(folder).get("folder", folder))
 
 
-def _on_worker(recipe: Recipe, part: Path, train: Sequence[Path], progress: type[Progress]) -> Path:
+def _on_worker(recipe: Recipe, part: Path, train: Sequence[Path], progress: type[Progress]) -> tuple[Path, list[str]]:
     """Runs `_pretrain` as a Ray task with the resources of one training worker and shows its progress."""
     import ray
 
@@ -59,7 +64,8 @@ def _on_worker(recipe: Recipe, part: Path, train: Sequence[Path], progress: type
             while not ray.wait([result], timeout=SECONDS_BETWEEN_LOOKS)[0]:
                 _show(board, display)
             _show(board, display)
-        return Path(ray.get(result))
+        found, notes = ray.get(result)
+        return Path(found), notes
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, CluenetError):
             raise error.cause from None
@@ -83,7 +89,7 @@ def _show(board: Path, display: Progress) -> None:
     display.update(state["done"], state["total"], **state["values"])
 
 
-def _pretrain(recipe_dict: Mapping[str, Any], part: str, train: Sequence[str], board: str) -> str:
+def _pretrain(recipe_dict: Mapping[str, Any], part: str, train: Sequence[str], board: str) -> tuple[str, list[str]]:
     """On the worker. A retry after a lost worker finds what that one wrote, and removes it first."""
     import shutil
 
@@ -94,7 +100,8 @@ def _pretrain(recipe_dict: Mapping[str, Any], part: str, train: Sequence[str], b
     recipe = Recipe.from_dict(recipe_dict)
     torch.set_num_threads(max(1, int(recipe.train.resources.cpu)))
     backbone = recipe.model.backbone.build()
-    return str(backbone.pretrain(Context(recipe, Path(part), [Path(path) for path in train], Path(board))))
+    context = Context(recipe, Path(part), [Path(path) for path in train], Path(board))
+    return str(backbone.pretrain(context)), context.notes
 
 
 class Context(PretrainContext):
@@ -102,7 +109,7 @@ class Context(PretrainContext):
 
     def __init__(self, recipe: Recipe, folder: Path, train: Sequence[Path], board: Path):
         self.folder, self.seed = folder, recipe.seed
-        self.clue_words = int(recipe.model.clue_extractor.to_dict().get("words", 0))
+        self.notes: list[str] = []
         self._train, self._board, self._told = train, board, 0.0
 
     @cached_property
@@ -130,6 +137,9 @@ class Context(PretrainContext):
         fresh = self._board.with_suffix(".new")
         fresh.write_text(json.dumps({"done": done, "total": total, "values": values}))
         fresh.replace(self._board)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def _key(example: Example) -> tuple[str, str, VideoRef]:

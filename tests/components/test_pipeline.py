@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from cluenet.config.train import Losses, Stage1, Stage2
+from cluenet.errors import DataError, RecipeError
 from cluenet.records import VideoRef
 from helpers.models import COLOURS, clip, example, tiny_model
 
@@ -144,8 +145,13 @@ def test_clips_with_fewer_questions_are_padded_without_effect():
     make_present(model)
     batch = model.collate([(clip(0), [example(0)]), (clip(1), [example(1), example(2)])], seed=0, shuffle_options=False)
     alone = model.collate([(clip(0), [example(0)])], seed=0, shuffle_options=False)
-    assert [a.example_id for a in model.predict(batch)] == ["q0", "q1", "q2"]
-    assert scores(model, batch)[0] == pytest.approx(scores(model, alone)[0], abs=1e-4)
+    together = model.predict(batch)
+    assert [answer.example_id for answer in together] == ["q0", "q1", "q2"]
+    (single,) = model.predict(alone)
+    assert together[0].option_logprobs == pytest.approx(single.option_logprobs, abs=1e-4)
+    for a, b in zip(together[0].clues, single.clues, strict=True):  # soft values show what the hard words may hide
+        assert a.attention_N == pytest.approx(b.attention_N, abs=1e-5)
+        assert a.gate == pytest.approx(b.gate, abs=1e-4)
 
 
 def test_likelihood_is_the_mean_log_probability_per_token_by_hand():
@@ -286,3 +292,26 @@ def test_labels_of_a_clip_that_starts_later_are_on_the_clock_of_the_clip():
     one, other = (batch_of(model, [e], clips=1).labels for e in (at_start, later))
     assert torch.equal(one.words_BQKW, other.words_BQKW)
     assert torch.allclose(one.attention_BQKN, other.attention_BQKN)
+
+
+def test_rows_answered_together_equal_rows_answered_apart():
+    model = tiny_model()
+    make_present(model)
+    batch = batch_of(model)
+    together = model.predict_rows(batch, ("own", "oracle", "none", "text"))
+    assert together == {row: model.predict(batch, clues=row) for row in together}
+
+
+def test_more_options_than_letters_is_an_error_with_a_way_out():
+    model = tiny_model()
+    assert model.collator.most_options == 8
+    many = example(0, options=tuple(f"red {i}" for i in range(9)), answer=0)
+    with pytest.raises(DataError, match=r"q0: 9 options.*scoring=likelihood"):
+        batch_of(model, [many], clips=1)
+    scored = tiny_model(reasoner={"name": "evidence", "scoring": "likelihood"})
+    assert len(scores(scored, batch_of(scored, [many], clips=1))[0]) == 9
+
+
+def test_heads_that_do_not_divide_the_width_are_the_recipes_mistake():
+    with pytest.raises(RecipeError, match=r"model\.clue_extractor\.heads: 3 does not divide.*64"):
+        tiny_model(clue_extractor={"name": "latent_slots", "heads": 3})

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cluenet.data.prepare import prepare, prepare_all
+from cluenet.data.prepare import prepare
 from cluenet.errors import ClusterError, DataError, StorageError
 from cluenet.folders import read_manifest
 from cluenet.prepared import PreparedSet, _is_locked
@@ -161,6 +161,12 @@ class TestAccounts:
             "clips", "questions", "index.parquet", "quarantine.jsonl", "manifest.json",
         }  # fmt: skip
         assert not list(folder.rglob(".*"))
+
+
+def prepare_all(made: Recipe) -> dict[str, list[Path]]:
+    """A folder per entry of each split."""
+    splits = ("train", "validation", "test")
+    return {split: [prepare(made, entry) for entry in getattr(made.data, split)] for split in splits}
 
 
 def good_rows(videos: Path, count: int = 20) -> list[Example]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cluenet.contracts import Backbone, PretrainContext
 from cluenet.errors import SupervisionError
@@ -38,6 +39,13 @@ class TinyBackbone(Backbone):
         copy_questions: int = Field(256, ge=16, multiple_of=16, description="Questions of one copying step.")
         perception_clips: int = Field(1500, ge=1, description="Training clips that perception is taught on.")
 
+        @model_validator(mode="after")
+        def _whole_heads(self) -> Self:
+            width = self.hidden // self.heads
+            if self.hidden % self.heads or width < 16 or width % 2:
+                raise ValueError(f"hidden {self.hidden} / heads {self.heads} must be an even number of at least 16")
+            return self
+
     def pretrain(self, context: PretrainContext) -> Path:
         examples = context.examples()
         tokenizer = fit_tokenizer(_texts(examples), blocks=self.config.blocks, max_words=self.config.max_words)
@@ -60,7 +68,11 @@ class TinyBackbone(Backbone):
             by_clip.setdefault(example.video, []).append(example)
         groups = [group for group in by_clip.values() if pretraining.states_of(group)]
         if not groups:
-            return  # no located clues: nothing to teach it with; the manifest counts the labels
+            context.note(
+                f"perception_steps={self.config.perception_steps} taught nothing: no training clip has clues with concepts "
+                f"and boxes at {pretraining.STATE_TIMES} times or more, so what is in a patch was not taught"
+            )
+            return
         random.Random(context.seed).shuffle(groups)
         clips = [(context.frames(group[0]), group) for group in groups[: self.config.perception_clips]]
         pretraining.teach_perception(

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cluenet.contracts import ClueExtractor
+from cluenet.errors import Problem, RecipeError
 from cluenet.model.clues import ClueStates
 from cluenet.registry import ComponentConfig, register
 
@@ -31,9 +32,8 @@ class LatentSlots(nn.Module, ClueExtractor):
         nn.Module.__init__(self)
         ClueExtractor.__init__(self, config)
         if width % config.heads:
-            raise ValueError(
-                f"clue_extractor.heads is {config.heads}, which does not divide the backbone's width {width}"
-            )
+            message = f"{config.heads} does not divide the backbone's width, {width}"
+            raise RecipeError("model", [Problem("model.clue_extractor.heads", message)])
         self.slots, self.words, self.layer = config.slots, config.words, max(1, round(config.layer * layers))
         self.queries_KD = nn.Parameter(torch.randn(config.slots, width) * 0.05)
         self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))

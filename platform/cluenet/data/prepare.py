@@ -38,22 +38,12 @@ from cluenet.recipe import Recipe
 from cluenet.records import Example, Quarantined
 from cluenet.registry import ComponentConfig
 
-SPLITS = ("train", "validation", "test")
 ROWS_BETWEEN_UPDATES = 500
 
 Outcomes = dict[tuple[str, float | None, Span], Mapping[str, Any]]
 """(path, fps, span) -> what the part's account says of this clip."""
 
 log = logging.getLogger("cluenet")
-
-
-def prepare_all(recipe: Recipe, *, progress: type[Progress] = Progress) -> dict[str, list[Path]]:
-    """`prepare` for every entry of `data.train`, `data.validation` and `data.test`; a folder per entry, in their order.
-
-    Entries with the same address (the same data under two weights, say) share a folder that is made once.
-    """
-    entries = {split: getattr(recipe.data, split) for split in SPLITS}
-    return {split: [prepare(recipe, entry, progress=progress) for entry in entries[split]] for split in SPLITS}
 
 
 def prepare(recipe: Recipe, dataset: ComponentConfig, *, progress: type[Progress] = Progress) -> Path:

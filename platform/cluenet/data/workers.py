@@ -29,7 +29,7 @@ def accounts_of(work: Sequence[Batch], recipe: Recipe, folder: Path) -> Iterator
     Raises ClusterError when more workers are asked for than fit, and what stopped a worker: StorageError, PluginError.
     """
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", include_dashboard=False, log_to_driver=False)  # never a stranger's
     cpus = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
     workers = number_of_workers(recipe.data.decode_workers, cpus, len(work))
     tasks = max(workers, -(-len(work) // BATCHES_PER_TASK))

@@ -83,7 +83,7 @@ class BatchEvaluator:
         moved = batch.to(self.device)
         labelled = prepared.manifest["labels"]["clues"] > 0
         rows, notes = available_rows(self.rows, reads_clues=self.model.slots > 0, labelled=labelled)
-        answers = {row: self.model.predict(moved, clues=row) for row in rows}  # type: ignore[arg-type]
+        answers = self.model.predict_rows(moved, rows)  # type: ignore[arg-type]
         per_question = [dict(zip(answers, question)) for question in zip(*answers.values())]
         keys = [part.clip for part in parts for _ in range(part.last - part.first)]
         samples = [

@@ -32,7 +32,7 @@ def results_of(
     Raises ClusterError when more workers are asked for than fit, and what stopped a worker: CheckpointError, DataError.
     """
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", include_dashboard=False, log_to_driver=False)  # never a stranger's
     items = [
         {"index": index, "folder": str(test.prepared.folder), "parts": json.dumps([astuple(part) for part in batch])}
         for index, (test, batch) in enumerate(work)

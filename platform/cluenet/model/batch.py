@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from cluenet.model.packing import Packed, Segment, branch_start, pack
-from cluenet.model.vlm import Grid, VisionLanguageModel
+from cluenet.errors import DataError
+from cluenet.model.packing import Movable, Packed, Segment, branch_start, pack
+from cluenet.model.vlm import Grid, VisionLanguageModel, letter
 from cluenet.model.vocabulary import ClueVocabulary, box_weights
 from cluenet.records import Example, Frames
 
 OPTIONS_HEADING, CHAIN_HEADING = "\nOptions:", "\nReasoning:"
-IGNORE = -100
-
-
-class _Movable:
-    def to(self, device: torch.device | str):
-        moved = {
-            item.name: value.to(device)
-            if isinstance(value := getattr(self, item.name), (Tensor, Packed, _Movable))
-            else value
-            for item in fields(self)  # type: ignore[arg-type]
-        }
-        return type(self)(**moved)
 
 
 @dataclass
-class PrefixBatch(_Movable):
+class PrefixBatch(Movable):
     """The shared prompt of every clip, padded on the right."""
 
     pixels: Tensor  # [patches of all clips, values per patch]
@@ -43,7 +32,7 @@ class PrefixBatch(_Movable):
 
 
 @dataclass
-class Labels(_Movable):
+class Labels(Movable):
     """What is taught. Missing labels are masked: `labelled_BQ` for clues, `chain_mask` rows for chains, and so on."""
 
     gold_BQ: Tensor  # index of the right option, 0 where unknown
@@ -56,7 +45,7 @@ class Labels(_Movable):
 
 
 @dataclass
-class AnswerRows(_Movable):
+class AnswerRows(Movable):
     """The answer pass: tokens, where clue words go, and which states are scored."""
 
     packed: Packed
@@ -67,7 +56,7 @@ class AnswerRows(_Movable):
 
 
 @dataclass
-class Batch(_Movable):
+class Batch(Movable):
     prefix: PrefixBatch
     extraction: Packed | None
     query_index_BQK: Tensor | None
@@ -95,6 +84,7 @@ class Collator:
         head, _, tail = vlm.chat_parts()
         self.head_ids, self.tail_ids = vlm.ids(head), vlm.ids(tail)
         self.chain_ids = vlm.ids(CHAIN_HEADING)
+        self.most_options = len(vlm.letter_ids())
 
     def __call__(
         self,
@@ -114,7 +104,7 @@ class Collator:
         width = max(map(len, examples))
         batch = Batch(
             prefix=prefix, extraction=None, query_index_BQK=None, stem_index_BQ=None,
-            answer=self._answer_rows(examples, starts, width, chain), labels=self._labels(examples, grids, width),
+            answer=self.answer_rows(examples, starts, width, chain), labels=self._labels(examples, grids, width),
             valid_BQ=torch.tensor([[q < len(row) for q in range(width)] for row in examples]), grids=grids, clips=examples,
         )  # fmt: skip
         return self._with_extraction(batch, starts, width) if self.extracts else batch
@@ -154,7 +144,7 @@ class Collator:
         return replace(batch, extraction=packed, query_index_BQK=query, stem_index_BQ=stem)
 
     # ------------------------------------------------------------------------------------- answer
-    def _answer_rows(self, clips: list[list[Example]], starts: list[int], width: int, chain: bool) -> AnswerRows:
+    def answer_rows(self, clips: list[list[Example]], starts: list[int], width: int, chain: bool) -> AnswerRows:
         segments = [[self._segment(example, chain) for example in row] for row in clips]
         offsets = starts if self.sees_video else [0] * len(clips)
         packed = pack(segments, offsets=offsets, pad=self.pad)
@@ -198,6 +188,11 @@ class Collator:
     def _options(self, example: Example) -> list[int]:
         if not (self.letters and example.options):
             return []
+        if len(example.options) > self.most_options:
+            raise DataError(
+                f"question {example.id}: {len(example.options)} options, but the backbone's tokenizer has letters for "
+                f"{self.most_options}. Set model.reasoner.scoring=likelihood, which needs none."
+            )
         lines = "".join(f"\n{letter(index)} {text}" for index, text in enumerate(example.options))
         return self.vlm.ids(OPTIONS_HEADING) + self.vlm.ids(lines)
 
@@ -237,11 +232,6 @@ class Collator:
                     labels.attention_BQKN[i, q, k, : grid.tokens] = box_weights(clue.boxes, grid)
                     labels.located_BQK[i, q, k] = bool(labels.attention_BQKN[i, q, k].sum() > 0)
         return labels
-
-
-def letter(index: int) -> str:
-    """(A), (B), ... as options are named in prompts."""
-    return f"({chr(ord('A') + index)})"
 
 
 def _shuffled(example: Example, rng: random.Random) -> Example:

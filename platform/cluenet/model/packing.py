@@ -8,7 +8,8 @@ start again at the row's offset, so a question packed with others is computed ex
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -24,17 +25,23 @@ class Segment:
         return len(self.common) + sum(map(len, self.branches))
 
 
+class Movable:
+    """A dataclass of tensors, and of other such dataclasses, that moves to a device as one."""
+
+    def to(self, device: torch.device | str) -> Self:
+        values = {item.name: getattr(self, item.name) for item in fields(self)}  # type: ignore[arg-type]
+        moved = {name: v.to(device) if isinstance(v, (Tensor, Movable)) else v for name, v in values.items()}
+        return type(self)(**moved)
+
+
 @dataclass
-class Packed:
+class Packed(Movable):
     """Token rows of a batch of clips."""
 
     ids_BL: Tensor
     positions_BL: Tensor
     allowed_BLL: Tensor  # bool: row may look at column
     starts: list[list[int]]  # column of every question's first token, [B][Q]
-
-    def to(self, device: torch.device | str) -> Packed:
-        return Packed(self.ids_BL.to(device), self.positions_BL.to(device), self.allowed_BLL.to(device), self.starts)
 
 
 def pack(rows: Sequence[Sequence[Segment]], *, offsets: Sequence[int], pad: int) -> Packed:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cluenet.config.train import Stage
 from cluenet.contracts import ClueExtractor, ClueFilter, Reasoner
-from cluenet.model.batch import Batch, Collator, letter
+from cluenet.model.batch import Batch, Collator
 from cluenet.model.clues import ClueStates, sequence_mean, straight_through
 from cluenet.model.generate import open_answers
 from cluenet.model.losses import attention_loss, gate_loss, option_logprobs, token_loss
@@ -57,7 +57,7 @@ class ClueNet(nn.Module):
             vlm, slots=self.slots, words=extractor.words, extracts=self.extracts,
             sees_video=reasoner.sees_video, letters=self.letters,
         )  # fmt: skip
-        self.letter_ids = [vlm.word_id(letter(index)) for index in range(26)]
+        self.letter_ids = vlm.letter_ids()
 
     def collate(
         self,
@@ -96,7 +96,8 @@ class ClueNet(nn.Module):
             return prefix, None, None
         rows, index = batch.extraction, batch.query_index_BQK
         embeds = F.embedding(rows.ids_BL, self.vlm.embeddings_VD)
-        embeds = _place(embeds, index, self.extractor.query_embeddings().expand(*index.shape, -1).to(embeds.dtype))
+        queries = self.extractor.query_embeddings().expand(*index.shape, -1).to(embeds.dtype)
+        embeds = _place(embeds, index, queries, batch.valid_BQ)
         hidden = self.vlm.text_pass(embeds, rows.positions_BL, rows.allowed_BLL, prefix=prefix, stop_at=layer)
         states = self.extractor.extract(_pick(hidden, index), prefix.visual_BND, prefix.visual_mask_BN)
         return prefix, states, _pick(hidden, batch.stem_index_BQ)
@@ -240,21 +241,29 @@ class ClueNet(nn.Module):
             return {"answer_accuracy": sequence_mean(right.float(), known)}
 
     # ---------------------------------------------------------------------------------- inference
-    @torch.no_grad()
     def predict(self, batch: Batch, *, clues: ClueRow = "own", seed: int = 0) -> list[Answer]:
-        """One answer per example, in the order of `batch.examples`.
+        """One answer per example, in the order of `batch.examples`; `clues` as in `predict_rows`."""
+        return self.predict_rows(batch, (clues,), seed=seed)[clues]
 
-        `clues`: the model's own after the filter; `oracle` ground truth; `none`; `text` the displayed words, read back.
+    @torch.no_grad()
+    def predict_rows(self, batch: Batch, rows: Sequence[ClueRow], *, seed: int = 0) -> dict[ClueRow, list[Answer]]:
+        """Answers with several kinds of clues, the video being looked at once for all of them.
+
+        `own`: the model's clues after the filter; `oracle`: ground truth; `none`; `text`: the displayed words, read back.
         """
         was_training, _ = self.training, self.eval()
         try:
             prefix, states, stem = self._look(batch)
-            evidence = self._evidence_for(clues, batch, states, stem, seed)
-            hidden = self._reason(batch, prefix, evidence.embeds_BQKWD)
-            texts = open_answers(self, batch, self._seen(prefix), self._answer_inputs(batch, evidence.embeds_BQKWD))
-            return answers_of(self, batch, evidence, self.option_logprobs(batch, hidden), texts)
+            return {
+                row: self._answers(batch, prefix, self._evidence_for(row, batch, states, stem, seed)) for row in rows
+            }
         finally:
             self.train(was_training)
+
+    def _answers(self, batch: Batch, prefix: Prefix | None, evidence: Evidence) -> list[Answer]:
+        hidden = self._reason(batch, prefix, evidence.embeds_BQKWD)
+        texts = open_answers(self, batch, self._seen(prefix), self._answer_inputs(batch, evidence.embeds_BQKWD))
+        return answers_of(self, batch, evidence, self.option_logprobs(batch, hidden), texts)
 
     def _evidence_for(self, clues: ClueRow, batch: Batch, states, stem, seed: int) -> Evidence:
         truth = self._truth(batch)
@@ -303,14 +312,11 @@ def _pick(states_BLD: Tensor, index: Tensor) -> Tensor:
     return picked.view(*index.shape, -1)
 
 
-def _place(embeds_BLD: Tensor, index: Tensor, values: Tensor, valid_BQ: Tensor | None = None) -> Tensor:
-    """A copy with `values` [B, Q, ..., D] written at columns `index` [B, Q, ...]; rows that are not valid write nothing."""
-    flat = index.flatten(1)
+def _place(embeds_BLD: Tensor, index: Tensor, values: Tensor, valid_BQ: Tensor) -> Tensor:
+    """A copy with `values` [B, Q, ..., D] written at columns `index` [B, Q, ...]; absent questions write nothing."""
+    valid = valid_BQ.view(*valid_BQ.shape, *[1] * (index.ndim - 2)).expand_as(index).flatten(1)
+    scratch = embeds_BLD.shape[1]  # one more column swallows what must not be written
+    columns = index.flatten(1).masked_fill(~valid, scratch)
     values = values.flatten(1, -2)
-    if valid_BQ is not None:
-        valid = valid_BQ.view(*valid_BQ.shape, *[1] * (index.ndim - 2)).expand_as(index).flatten(1)
-        scratch = embeds_BLD.shape[1]  # one more column swallows what must not be written
-        padded = F.pad(embeds_BLD, (0, 0, 0, 1))
-        flat = flat.masked_fill(~valid, scratch)
-        return padded.scatter(1, flat[..., None].expand_as(values), values)[:, :scratch]
-    return embeds_BLD.scatter(1, flat[..., None].expand_as(values), values)
+    padded = F.pad(embeds_BLD, (0, 0, 0, 1))
+    return padded.scatter(1, columns[..., None].expand_as(values), values)[:, :scratch]

@@ -102,7 +102,7 @@ def teach_copying(
     """Text only: a stated answer, the options, and its letter. Returns the accuracy over the last 10 steps."""
     collator = Collator(vlm, slots=0, words=2, extracts=False, sees_video=False, letters=True)
     choices = [example for example in examples if example.options]
-    letters = torch.tensor([vlm.word_id(f"({chr(65 + i)})") for i in range(8)])
+    letters = torch.tensor(vlm.letter_ids())
     matrices = [p for name, p in vlm.named_parameters() if p.ndim == 2 and ".language_model.layers." in name]
     parameters = [p for name, p in vlm.named_parameters() if ".visual." not in name]
     optimizers = Optimizers(parameters, matrices, lr=0.02, adamw_lr=1.5e-3)
@@ -110,7 +110,7 @@ def teach_copying(
     for step in range(steps):
         asked = [copy_example(rng.choice(choices), rng) for _ in range(questions)]
         rows = [asked[start : start + 16] for start in range(0, questions, 16)]
-        answer = collator._answer_rows(rows, [0] * len(rows), 16, chain=False)
+        answer = collator.answer_rows(rows, [0] * len(rows), 16, chain=False)
         embeds = F.embedding(answer.packed.ids_BL, vlm.embeddings_VD)
         hidden = vlm.text_pass(embeds, answer.packed.positions_BL, answer.packed.allowed_BLL, prefix=None)
         places = [(b, int(answer.answer_index_BQ[b, q])) for b, row in enumerate(rows) for q in range(len(row))]

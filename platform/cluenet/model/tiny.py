@@ -15,9 +15,9 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedTokenizerFast
 
-from cluenet.model.batch import CHAIN_HEADING, OPTIONS_HEADING, letter
+from cluenet.model.batch import CHAIN_HEADING, OPTIONS_HEADING
 from cluenet.model.families import FAMILIES
-from cluenet.model.vlm import VisionLanguageModel, time_label
+from cluenet.model.vlm import VisionLanguageModel, letter, time_label
 from cluenet.model.vocabulary import ABSENT, NONE
 
 PAD, UNKNOWN, END, ANSWER = "<pad>", "<unk>", "<eos>", "<answer>"

@@ -142,6 +142,22 @@ class VisionLanguageModel(nn.Module):
         """First token of a word as it stands inside a sentence."""
         return (self.ids(f" {word}") or [self.tokenizer.unk_token_id or 0])[0]
 
+    def is_word(self, word: str) -> bool:
+        """Whether the tokenizer has it as one token of its own."""
+        ids = self.ids(word)
+        return len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id
+
+    def letter_ids(self) -> list[int]:
+        """The token of each option's letter, A first: `(A)` where that is one token, else `A`. As many as are distinct."""
+        whole = self.is_word(letter(0))
+        names = [letter(index) if whole else chr(ord("A") + index) for index in range(26)]
+        found: list[int] = []
+        for name in names:
+            if not self.is_word(name) or self.ids(name)[0] in found:
+                break
+            found += self.ids(name)
+        return found
+
     def chat_parts(self) -> tuple[str, str, str]:
         """Text before the video, between video and question, and after the question (up to where the answer starts)."""
         content = [{"type": "video"}, {"type": "text", "text": _QUESTION_MARK}]
@@ -183,8 +199,16 @@ class VisionLanguageModel(nn.Module):
 
     # ------------------------------------------------------------------------------------ prompts
     def labels(self, grid: Grid) -> list[str]:
-        """How the prompt names each temporal block; a clue's `when` is one of these."""
+        """How the prompt names each temporal block; a clue's `when` is one of these.
+
+        Raises CheckpointError for a clip with more blocks than a model that counts them has words for.
+        """
         if getattr(self.hf.config, "cluenet_time_labels", "seconds") == "index":
+            if not self.is_word(time_label(grid.blocks - 1)):
+                raise CheckpointError(
+                    f"a clip has {grid.blocks} temporal blocks, more than the backbone has time labels for. Sample fewer "
+                    "frames (data.sampler), or raise model.backbone.blocks and train again."
+                )
             return [time_label(index) for index in range(grid.blocks)]
         return [f"<{seconds:.1f} seconds>" for seconds in grid.seconds]
 
@@ -284,6 +308,11 @@ class VisionLanguageModel(nn.Module):
             return None, box["states"]
         finally:
             handle.remove()
+
+
+def letter(index: int) -> str:
+    """(A), (B), ... as options are named in prompts."""
+    return f"({chr(ord('A') + index)})"
 
 
 def time_label(index: int) -> str:

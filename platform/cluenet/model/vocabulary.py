@@ -1,6 +1,7 @@
 """Clues as words: a clue is `W` words, `when` first, then who / what / whom (or the first words of its text).
 
-`when` names a temporal block of the prompt, so the model can point at the very token it has seen before that block.
+`when` names a temporal block of the prompt, so the model can point at the very token it has seen before that block; where
+the tokenizer splits such a label (`<0.5 seconds>`), no single word can name it, and times come from attention alone.
 An absent role is `_`, an unused slot is `none` in every place. Words are single tokens: the first one of longer words.
 """
 
@@ -16,7 +17,6 @@ from cluenet.model.vlm import Grid, VisionLanguageModel
 from cluenet.records import CONCEPT_ROLES, Box, Clue
 
 ABSENT, NONE = "_", "none"
-SLOT_ROLES = ("when", *CONCEPT_ROLES)
 
 
 class ClueVocabulary:
@@ -41,7 +41,8 @@ class ClueVocabulary:
         if clue.start_seconds is None or clue.end_seconds is None:
             return self.absent
         block = nearest_block((clue.start_seconds + clue.end_seconds) / 2, grid)
-        return self.vlm.word_id(self.vlm.labels(grid)[block])
+        label = self.vlm.labels(grid)[block]
+        return self.vlm.word_id(label) if self.vlm.is_word(label) else self.absent
 
     def decode(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Words as they are displayed, `when` included."""

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cluenet.metrics.accuracy import is_right
 from cluenet.model.batch import Batch
 from cluenet.model.pipeline import ClueNet
 from cluenet.prepared import PreparedSet
-from cluenet.records import Answer, Example
 from cluenet.train.batches import Clip
 from cluenet.train.group import Group
 from cluenet.train.plan import evenly
@@ -40,10 +40,12 @@ class Validator:
         counts = torch.zeros(len(self._metrics) + 1, dtype=torch.float64)
         for batch in self._batches(model):
             batch = batch.to(self._group.device)
+            answers = model.predict_rows(batch, [ROWS[metric] for metric in self._metrics])
+            known = [place for place, example in enumerate(batch.examples) if example.answer is not None]
             for column, metric in enumerate(self._metrics):
-                answers = model.predict(batch, clues=ROWS[metric])
-                counts[column] += sum(map(is_right, batch.examples, answers))
-            counts[-1] += sum(example.answer is not None for example in batch.examples)
+                given = answers[ROWS[metric]]
+                counts[column] += sum(is_right(given[i].prediction, batch.examples[i].answer) for i in known)
+            counts[-1] += len(known)
         return counts
 
     def scores(self, counts: Tensor) -> dict[str, float]:
@@ -57,12 +59,3 @@ class Validator:
             part = self._mine[first : first + self._clips_per_batch]
             clips: list[Clip] = [(prepared.frames(key), prepared.examples_of(key)) for prepared, key in part]
             yield model.collate(clips, seed=0, shuffle_options=False)
-
-
-def is_right(example: Example, answer: Answer) -> bool:
-    """The right option; of an open question, the reference's words whatever their case and spacing."""
-    if example.answer is None:
-        return False
-    if isinstance(example.answer, int):
-        return answer.prediction == example.answer
-    return str(answer.prediction).casefold().split() == example.answer.casefold().split()
