@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cluenet.contracts import ClueFilter
+from cluenet.registry import ComponentConfig
+
 
 class Gate(nn.Module):
     """pi_i = sigmoid(MLP[clue_i; question stem; mean of the other clues]). It sees neither options nor answer.
@@ -28,8 +31,22 @@ class Gate(nn.Module):
         return self.mlp(torch.cat([clue, stem, others], dim=-1).detach())[..., 0]
 
 
+class GatedFilter(nn.Module, ClueFilter):
+    """Base of the filters that keep clues by a learned gate; they differ in `keep` alone."""
+
+    learned = True
+
+    def __init__(self, config: ComponentConfig, *, width: int, words: int):
+        nn.Module.__init__(self)
+        ClueFilter.__init__(self, config)
+        self.gate = Gate(width, words)
+
+    def gate_logits(self, clues_BQKWD: Tensor, stem_BQD: Tensor) -> Tensor:
+        return self.gate(clues_BQKWD, stem_BQD)
+
+
 def best(gate_BQK: Tensor, allowed_BQK: Tensor, count: int) -> Tensor:
     """Bool [B, Q, K]: the `count` allowed clues with the highest gates, the earlier slot first among equals."""
     scores = gate_BQK.masked_fill(~allowed_BQK, -1.0)
-    rank = scores.argsort(-1, descending=True, stable=True).argsort(-1)
+    rank = scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
     return (rank < count) & allowed_BQK
