@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from cluenet.records import Answer
 from cluenet.train import checkpoints, validation
 from cluenet.train.batches import prefetch
 from cluenet.train.export import save_final_model
+from cluenet.train.group import Group
 from cluenet.train.trackers import Follower, JsonLines, read_lines
 from cluenet.train.trainer import train_stage
 from helpers.models import base_folder, example
@@ -392,14 +394,23 @@ def test_validation_counts_what_an_independent_count_finds(both, sets):
         assert lines_of(run)[-1][name] == pytest.approx(sum(right) / len(right))
 
 
-def test_is_right():
-    closed, hidden = example(0), example(0, answer=None)
-    free = example(0, options=(), answer="Red  Ball")
-    assert validation.is_right(closed, Answer("q0", 0, ()))
-    assert not validation.is_right(closed, Answer("q0", 1, ()))
-    assert not validation.is_right(hidden, Answer("q0", 0, ()))
-    assert validation.is_right(free, Answer("q0", "red ball", ()))
-    assert not validation.is_right(free, Answer("q0", "red balls", ()))
+def test_validation_counts_right_answers_and_never_those_that_are_hidden(tmp_path):
+    """Closed, hidden and open questions; `metrics.accuracy.is_right` says what right means."""
+    made = [example(0), example(1, answer=None), example(2, options=(), answer="Red  Ball")]
+    folder = prepared_set(tmp_path / "set", clips=1, questions=[3], make=lambda number: made[number])
+    given = {"own": [0, 1, "red ball"], "oracle": [1, 1, "red balls"]}
+
+    class Model:
+        def collate(self, clips, **_):
+            return SimpleNamespace(examples=[e for _, row in clips for e in row], to=lambda device: self.collate(clips))
+
+        def predict_rows(self, batch, rows):
+            return {row: [Answer(e.id, p, ()) for e, p in zip(batch.examples, given[row], strict=True)] for row in rows}
+
+    validator = validation.Validator(
+        [PreparedSet(folder)], ["accuracy", "oracle_accuracy"], Group(0, 1, "cpu"), max_clips=None, clips_per_batch=1
+    )
+    assert validator.count(Model()).tolist() == [2.0, 0.0, 2.0]
 
 
 def test_prefetching_keeps_order_passes_errors_on_and_ends():
