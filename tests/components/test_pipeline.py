@@ -315,3 +315,50 @@ def test_more_options_than_letters_is_an_error_with_a_way_out():
 def test_heads_that_do_not_divide_the_width_are_the_recipes_mistake():
     with pytest.raises(RecipeError, match=r"model\.clue_extractor\.heads: 3 does not divide.*64"):
         tiny_model(clue_extractor={"name": "latent_slots", "heads": 3})
+
+
+def answer_loss(model, batch, stage, progress=0.0):
+    return float(model(batch, stage=stage, seed=0, progress=progress)["answer"].detach())
+
+
+def test_truth_share_mixes_ground_truth_into_the_reasoners_clues():
+    model = tiny_model().train()
+    make_present(model)
+    batch, losses = batch_of(model), Losses(answer=1)
+    truth = answer_loss(model, batch, Stage1(steps=1, losses=losses))
+    own = answer_loss(model, batch, Stage2(steps=1, losses=losses))
+    assert own != truth
+    assert answer_loss(model, batch, Stage2(steps=1, truth_share=(1, 1), losses=losses)) == pytest.approx(truth)
+    some = Stage2(steps=1, truth_share=(0.5, 0.5), losses=losses)
+    losses_found = {float(model(batch, stage=some, seed=seed)["answer"].detach()) for seed in range(8)}
+    assert len(losses_found) > 2  # which questions read the truth follows from the seed
+
+
+def test_questions_without_labels_keep_reading_the_models_own_clues():
+    model = tiny_model().train()
+    make_present(model)
+    batch = batch_of(model, [example(5, clues=None, chain=None)], clips=1)
+    stage = Stage2(steps=1, losses=Losses(answer=1))
+    mixed = stage.model_copy(update={"truth_share": (1.0, 1.0)})
+    assert answer_loss(model, batch, mixed) == answer_loss(model, batch, stage)
+
+
+def test_the_gate_learns_nothing_from_questions_that_read_the_truth():
+    model = tiny_model().train()
+    make_present(model)
+    out = model(batch_of(model), stage=Stage2(steps=1, truth_share=(1, 1), losses=EVERYTHING), seed=0)
+    assert int(out["labels/filter"]) == 0
+
+
+def test_truth_share_follows_an_inverse_sigmoid():
+    stage = Stage2(steps=1, truth_share=(1.0, 0.2))
+    shares = [stage.truth_share_at(i / 10) for i in range(11)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] == pytest.approx(1.0, abs=0.01)
+    assert shares[5] == pytest.approx(0.6)
+    assert shares[10] == pytest.approx(0.2, abs=0.01)
+
+
+def test_truth_share_without_own_clues_is_refused():
+    with pytest.raises(ValidationError, match="truth_share"):
+        Stage1(steps=1, truth_share=(0.5, 0.5))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
 from cluenet.config.base import Section
 from cluenet.steps import Step, setting
+
+SIGMOID_STEEPNESS = 12.0
+"""Of the scheduled-sampling curve: the first and the last sixth of a stage are close to its ends."""
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
 
 class Losses(Section):
@@ -25,6 +30,11 @@ class Stage(Section):
     clues: Literal["truth", "own"] = Field(
         description="Whose clues the reasoner reads: ground truth, or the model's own."
     )
+    truth_share: tuple[Share, Share] = Field(
+        (0.0, 0.0),
+        description="With `clues: own`, share of labelled questions that still read ground-truth clues, at the first and at "
+        "the last step; an inverse sigmoid in between (scheduled sampling, arXiv 1506.03099).",
+    )
     coupled: bool = Field(False, description="Let the answer and chain losses reach the clue extractor.")
     clips_per_batch: int = Field(16, ge=1, description="Clips of one optimiser step, over all workers.")
     questions_per_clip: int = Field(6, ge=1, description="Questions asked about each clip of a batch.")
@@ -40,6 +50,17 @@ class Stage(Section):
     final_lr_fraction: float = Field(0.05, ge=0, le=1, description="The cosine ends at this fraction of the peak.")
     clip_norm: float = Field(1.0, gt=0, description="Largest gradient norm.")
     losses: Losses = Field(default_factory=lambda: Losses(), description="Weights of the loss terms.")
+
+    def truth_share_at(self, progress: float) -> float:
+        """Share of questions that read ground truth after `progress` (0..1) of the stage."""
+        first, last = self.truth_share
+        return last + (first - last) / (1 + math.exp(SIGMOID_STEEPNESS * (progress - 0.5)))
+
+    @model_validator(mode="after")
+    def _truth_needs_no_share(self) -> Stage:
+        if self.clues == "truth" and any(self.truth_share):
+            raise ValueError("truth_share needs `clues: own`: with `clues: truth` every question reads ground truth")
+        return self
 
     @model_validator(mode="after")
     def _ground_truth_has_no_gradient(self) -> Stage:

@@ -7,7 +7,7 @@ branches), so that distributed ranks stay in step whatever their clues look like
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -70,11 +70,15 @@ class ClueNet(nn.Module):
         return self.collator(clips, seed=seed, shuffle_options=shuffle_options, chain=chain)
 
     # ----------------------------------------------------------------------------------- training
-    def forward(self, batch: Batch, *, stage: Stage, seed: int) -> dict[str, Tensor]:
-        """Loss terms of one micro-batch: "loss" (weighted sum), each term, `labels/<term>` counts, detached metrics."""
+    def forward(self, batch: Batch, *, stage: Stage, seed: int, progress: float = 0.0) -> dict[str, Tensor]:
+        """Loss terms of one micro-batch: "loss" (weighted sum), each term, `labels/<term>` counts, detached metrics.
+
+        `progress` in 0..1: how much of the stage is over.
+        """
         prefix, states, stem = self._look(batch)
         word_logits = self.vlm.head(states.words_BQKWD) if states else None
-        evidence = self._train_evidence(batch, word_logits, states, stem, stage)
+        share = stage.truth_share_at(progress)
+        evidence = self._train_evidence(batch, word_logits, states, stem, stage, share, seed)
         hidden = self._reason(batch, prefix, evidence.embeds_BQKWD)
         terms, counts = self._answer_terms(batch, hidden, stage)
         if states and word_logits is not None:
@@ -102,13 +106,24 @@ class ClueNet(nn.Module):
         states = self.extractor.extract(_pick(hidden, index), prefix.visual_BND, prefix.visual_mask_BN)
         return prefix, states, _pick(hidden, batch.stem_index_BQ)
 
-    def _train_evidence(self, batch: Batch, logits, states: ClueStates | None, stem, stage: Stage) -> Evidence:
+    def _train_evidence(
+        self, batch: Batch, logits, states: ClueStates | None, stem, stage: Stage, truth_share: float, seed: int
+    ) -> Evidence:
         if stage.clues == "truth" or not self.extracts:
             return self._truth(batch)
         evidence = self._own(batch, logits, states, stem, seed=0)
         if not stage.coupled:
             evidence.embeds_BQKWD = evidence.embeds_BQKWD.detach()
-        return evidence
+        return self._mix_in_truth(batch, evidence, truth_share, seed)
+
+    def _mix_in_truth(self, batch: Batch, own: Evidence, share: float, seed: int) -> Evidence:
+        """A share of the labelled questions reads ground truth; the gate does not learn from those."""
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.rand(batch.valid_BQ.shape, generator=generator).to(batch.valid_BQ.device) < share
+        mixed_BQ1 = (drawn & batch.labels.labelled_BQ)[..., None]
+        truth = self._embed(batch.labels.words_BQKW)
+        embeds = torch.where(mixed_BQ1[..., None, None], truth, own.embeds_BQKWD)
+        return replace(own, embeds_BQKWD=embeds, present_BQK=own.present_BQK & ~mixed_BQ1)
 
     def _answer_terms(
         self, batch: Batch, hidden_BLD: Tensor, stage: Stage

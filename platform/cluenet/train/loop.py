@@ -188,7 +188,8 @@ class _Loop:
         alone = isinstance(self.wrapped, DistributedDataParallel) and not last
         with self.wrapped.no_sync() if alone else nullcontext():  # type: ignore[operator]
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                output = self.wrapped(batch.to(device), stage=self.stage, seed=seed)
+                progress = step / self.stage.steps
+                output = self.wrapped(batch.to(device), stage=self.stage, seed=seed, progress=progress)
             (output["loss"] / self.stage.accumulate).backward()
         return {name: value.detach() for name, value in output.items()}
 
