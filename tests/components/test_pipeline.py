@@ -45,7 +45,7 @@ def test_stage_2_lets_the_answer_reach_the_clue_head(reasoner):
     make_present(model)
     found = gradients(model, batch_of(model), Stage2(steps=1, losses=EVERYTHING), "answer")
     assert found["extractor.to_words.weight"] > 0
-    assert found["extractor.query.weight"] > 0
+    assert found["extractor.blocks.0.query.weight"] > 0
 
 
 def test_stage_2_uncoupled_does_not():
@@ -259,9 +259,9 @@ def test_prediction_is_repeatable_and_leaves_the_mode_alone():
 
 def test_exchanging_one_component_leaves_the_others_as_they_were():
     one, other = tiny_model(clue_filter="adaptive"), tiny_model(clue_filter={"name": "top_k", "k": 1})
-    assert torch.equal(one.extractor.query.weight, other.extractor.query.weight)
+    assert torch.equal(one.extractor.blocks[0].query.weight, other.extractor.blocks[0].query.weight)
     assert torch.equal(one.slot_embedding_KWD, other.slot_embedding_KWD)
-    assert not torch.equal(one.extractor.query.weight, tiny_model(seed=1).extractor.query.weight)
+    assert not torch.equal(one.extractor.blocks[0].query.weight, tiny_model(seed=1).extractor.blocks[0].query.weight)
 
 
 @pytest.mark.parametrize("reasoner", ["evidence", "direct"])

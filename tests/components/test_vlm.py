@@ -151,7 +151,7 @@ def test_muon_gets_the_hidden_matrices_only():
     model = tiny_model()
     chosen = {id(p) for p in model.matrix_parameters()}
     names = {name for name, p in model.named_parameters() if id(p) in chosen}
-    assert "extractor.query.weight" in names
+    assert "extractor.blocks.0.query.weight" in names
     assert any("visual.blocks.0" in name for name in names)
     assert not any(word in name for name in names for word in ("embed", "norm", "gate.mlp", "queries", "bias"))
     assert example().answer_text in example().options
