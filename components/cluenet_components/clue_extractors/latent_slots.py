@@ -30,7 +30,7 @@ class LatentSlots(nn.Module, ClueExtractor):
         slots: int = Field(3, ge=1, description="K, how many clues can be stated.")
         words: int = Field(4, ge=2, description="W, words per clue: when, then who, what, whom.")
         layer: float = Field(0.6, gt=0, le=1, description="Clue layer, as a fraction of the decoder's depth.")
-        blocks: int = Field(2, ge=1, le=4, description="Looks at the video, one after the other.")
+        blocks: int = Field(2, ge=1, description="Looks at the video, one after the other.")
         heads: int = Field(4, ge=1, description="Attention heads of a block; must divide the backbone's width.")
 
     def __init__(self, config: ComponentConfig, *, width: int, layers: int):
