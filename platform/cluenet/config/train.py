@@ -72,6 +72,7 @@ class Stage(Section):
 class Stage1(Stage):
     """Decoupled supervision: extraction and reasoning are taught apart, on ground-truth clues."""
 
+    steps: int = Field(1000, ge=0, description=Stage.model_fields["steps"].description)
     clues: Literal["truth", "own"] = Field("truth", description=Stage.model_fields["clues"].description)
     losses: Losses = Field(
         default_factory=lambda: Losses(answer=1, chain=1, concept=2, attention=0.5),
@@ -82,6 +83,7 @@ class Stage1(Stage):
 class Stage2(Stage):
     """Inference supervision: the answer is taught on the model's own filtered clues."""
 
+    steps: int = Field(250, ge=0, description=Stage.model_fields["steps"].description)
     clues: Literal["truth", "own"] = Field("own", description=Stage.model_fields["clues"].description)
     coupled: bool = Field(True, description=Stage.model_fields["coupled"].description)
     losses: Losses = Field(
@@ -116,8 +118,8 @@ class TrainSection(Section):
     resources: Resources = Field(default_factory=Resources, description="What one worker gets.")
     strategy: Literal["ddp"] = setting("ddp", "none", description="How workers share the model.")
     precision: Literal["fp32", "bf16"] = setting("fp32", "stage1", description="bf16: autocast, weights stay fp32.")
-    stage1: Stage1 = Field(default_factory=lambda: Stage1(steps=1000), description="Decoupled supervision.")
-    stage2: Stage2 = Field(default_factory=lambda: Stage2(steps=250), description="Inference supervision.")
+    stage1: Stage1 = Field(default_factory=lambda: Stage1(), description="Decoupled supervision.")
+    stage2: Stage2 = Field(default_factory=lambda: Stage2(), description="Inference supervision.")
     checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings, description="What is kept on disk.")
     validation: Validation = Field(default_factory=Validation, description="Validation during training.")
     max_failures: int = setting(3, "none", description="Worker losses survived before giving up.", ge=0)
