@@ -11,6 +11,7 @@ import pytest
 from cluenet.errors import CheckpointError, DataError
 from cluenet.evaluate.batches import Part, plan_batches
 from cluenet.evaluate.evaluator import evaluate, model_address, read_samples, zero_shot_folder
+from cluenet.evaluate.reliability import NO_YES_NO
 from cluenet.evaluate.results import NO_CLUES as WHY_NO_CLUES
 from cluenet.evaluate.results import NO_LABELS
 from cluenet.folders import read_manifest, write_manifest
@@ -144,9 +145,10 @@ def test_a_model_without_clues_has_only_its_own_row_and_says_why(prepared: Path,
     results = _evaluate(model, prepared, out=tmp_path / "out")["fake-test"]
     assert list(results["rows"]) == ["own"]
     assert results["clues"] is None
-    assert results["notes"] == dict.fromkeys(
-        ("rows.oracle", "rows.none", "rows.text", "clues", "pointing"), WHY_NO_CLUES
-    )
+    assert results["notes"] == {
+        **dict.fromkeys(("rows.oracle", "rows.none", "rows.text", "clues", "pointing"), WHY_NO_CLUES),
+        "hallucination": NO_YES_NO,
+    }
     assert results["tokens"]["seen"] == results["tokens"]["visual"] == 12
     assert read_samples(tmp_path / "out/fake-test")[0]["rows"] == {}
 

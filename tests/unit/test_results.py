@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from cluenet.errors import CheckpointError
+from cluenet.evaluate.reliability import NO_YES_NO
 from cluenet.evaluate.results import (
     NO_BOXES,
     NO_CLUES,
@@ -67,7 +68,7 @@ def test_every_row_has_its_own_block() -> None:
 
 
 def test_chance_and_positions() -> None:
-    five = sample(4, prediction=4, options=["a", "b", "c", "d", "e"])
+    five = sample(4, prediction=4, options=["a", "b", "c", "d", "e"], option_logprobs=[-1.609438] * 5)
     found = _summary([*FOUR[:3], five])
     assert found["chance"] == pytest.approx((3 / 4 + 1 / 5) / 4)
     assert found["positions"] == {"predicted": [1, 1, 1, 0, 1], "right": [3, 1, 0, 0, 0]}
@@ -102,12 +103,14 @@ def test_questions_without_labelled_clues_are_left_out_and_those_that_need_none_
 
 def test_what_cannot_be_measured_is_none_with_the_reason() -> None:
     silent = {"clues": [], "rows": {}}
-    assert _summary([sample(0, **silent)], extracts=False)["notes"] == {"clues": NO_CLUES, "pointing": NO_CLUES}
+    assert _summary([sample(0, **silent)], extracts=False)["notes"] == {
+        "clues": NO_CLUES, "pointing": NO_CLUES, "hallucination": NO_YES_NO,
+    }  # fmt: skip
     assert _summary([sample(0)], extracts=False)["notes"]["clues"] == NOT_EXTRACTED
     assert _summary([sample(0, true_clues=None)])["notes"]["clues"] == NO_LABELS
     unpointed = [{**sample(0)["clues"][0], "pointing": None, "pointing_chance": None}]
     found = _summary([sample(0, clues=unpointed)])
-    assert found["notes"] == {"pointing": NO_BOXES}
+    assert found["notes"] == {"pointing": NO_BOXES, "hallucination": NO_YES_NO}
     assert found["pointing"] is None
     assert found["clues"] is not None
 

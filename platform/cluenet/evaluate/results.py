@@ -6,6 +6,7 @@
     positions  how often each option's place was predicted, and how often it was right
     clues      {stated, kept}: agreement with labelled clues (see cluenet.metrics.clues), before and after the filter
     pointing   {rate, chance}: how often attention's peak lies on a labelled box, and a random token would
+    calibration, hallucination  see `evaluate.reliability`
     tokens     means per question: visual, seen by the answer pass, clue words, clues stated, clues kept
     counts     of questions, videos, clips and quarantined rows
     notes      what is missing here, and why
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from cluenet.evaluate.reliability import reliability
 from cluenet.evaluate.samples import Sample, stated_clues
 from cluenet.metrics import clues as clue_metrics
 from cluenet.metrics.accuracy import accuracy, accuracy_on_all, chance, position_counts
@@ -60,10 +62,12 @@ def summarise(
         [sample["correct"] for sample in known], _videos(known), [row["path"] for row in lost], resamples=resamples
     )
     agreement, more_notes = _clues(samples, extracts, resamples)
+    trust, trust_notes = reliability(known, resamples)
     results: dict[str, Any] = rounded({
         "accuracy": {**blocks["own"], "all": on_all.to_dict()}, "rows": blocks,
         "chance": chance([len(sample["options"]) for sample in known]), "positions": _positions(known),
-        **agreement, "tokens": _tokens(samples), "counts": _counts(samples, known, lost), "notes": {**notes, **more_notes},
+        **agreement, **trust, "tokens": _tokens(samples), "counts": _counts(samples, known, lost),
+        "notes": {**notes, **more_notes, **trust_notes},
     })  # fmt: skip
     return results
 

@@ -48,10 +48,30 @@ def bootstrap(
     estimate_J = statistic(sums_VM.sum(0))
     if len(sums_VM) < 2:
         return np.stack([estimate_J, np.full_like(estimate_J, np.nan), np.full_like(estimate_J, np.nan)])
-    draws_RJ = np.concatenate([statistic(weights @ sums_VM) for weights in _weights(len(sums_VM), resamples, seed)])
+    draws_RJ = np.concatenate(
+        [statistic(weights @ sums_VM) for weights in draws_of_videos(len(sums_VM), resamples, seed)]
+    )
+    return _with_ends(estimate_J, draws_RJ, level)
+
+
+def bootstrap_weights(
+    videos: Sequence[str], statistic: Statistic, *, resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95
+) -> np.ndarray:
+    """`bootstrap`, on the same resamples, of what is no function of sums, such as a ranking.
+
+    `statistic`: how often each of the N rows counts [R, N] -> estimates [R, J].
+    """
+    names, index_N = np.unique(np.asarray(videos, dtype=object).astype(str), return_inverse=True)
+    estimate_J = statistic(np.ones((1, len(index_N))))[0]
+    if len(names) < 2:
+        return np.stack([estimate_J, np.full_like(estimate_J, np.nan), np.full_like(estimate_J, np.nan)])
+    draws = draws_of_videos(len(names), resamples, seed, width=len(index_N))
+    return _with_ends(estimate_J, np.concatenate([statistic(weights[:, index_N]) for weights in draws]), level)
+
+
+def _with_ends(estimate_J: np.ndarray, draws_RJ: np.ndarray, level: float) -> np.ndarray:
     tail = (1 - level) / 2
-    low_J, high_J = (_quantile(draws_RJ, share) for share in (tail, 1 - tail))
-    return np.stack([estimate_J, low_J, high_J])
+    return np.stack([estimate_J, *(_quantile(draws_RJ, share) for share in (tail, 1 - tail))])
 
 
 def sums_by_video(videos: Sequence[str], values_NM: np.ndarray) -> np.ndarray:
@@ -62,10 +82,13 @@ def sums_by_video(videos: Sequence[str], values_NM: np.ndarray) -> np.ndarray:
     return sums_VM
 
 
-def _weights(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each video is drawn, [some, V] at a time: `count` draws with replacement are a multinomial draw."""
+def draws_of_videos(count: int, resamples: int, seed: int, *, width: int = 0) -> Iterator[np.ndarray]:
+    """How often each of `count` videos is drawn, [some, V] at a time: V draws with replacement are a multinomial draw.
+
+    `width`: columns that the caller makes of a row, where they are more than its videos.
+    """
     rng = np.random.default_rng(seed)
-    step = max(1, DRAWS_AT_ONCE // count)
+    step = max(1, DRAWS_AT_ONCE // max(count, width))
     for start in range(0, resamples, step):
         yield rng.multinomial(count, np.full(count, 1 / count), size=min(step, resamples - start)).astype(float)
 

@@ -1,0 +1,79 @@
+"""Seeing things that are not there: pairs of yes/no questions, and the bias towards yes.
+
+The measures of HallusionBench (Guan et al. 2024, arXiv 2310.14566) and VideoHallucer (Wang et al. 2024, arXiv 2406.16338).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cluenet.metrics.statistics import RESAMPLES, bootstrap, intervals, ratio
+
+MEASURES = ("pair_accuracy", "yes_rate", "true_yes_rate", "yes_bias", "false_positive_rate", "false_positive_ratio")
+_PAIR = re.compile(r"^(.*-pair\d+)-[^-]*$")
+
+
+class YesNo(NamedTuple):
+    """One yes/no question. `pair`: a name that it shares with the questions of its pair, or None."""
+
+    video: str
+    pair: str | None
+    says_yes: bool
+    is_yes: bool
+
+
+def pair_of(question_id: str) -> str | None:
+    """Ids of a pair are `<name>-pair<number>-<which>`, and their common start names it: `q7-pair0-yes`, `q7-pair0-no`."""
+    match = _PAIR.match(question_id)
+    return match.group(1) if match else None
+
+
+def pairs_of(pairs_N: Sequence[str | None]) -> list[list[int]]:
+    """Places of the questions of every complete pair, in the order of their first question."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, pair in enumerate(pairs_N):
+        if pair is not None:
+            places[pair].append(place)
+    return [members for members in places.values() if len(members) > 1]
+
+
+def hallucination(answers_N: Sequence[YesNo], *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+    """Every measure as an interval by video.
+
+    pair_accuracy: share of pairs whose questions are all answered right (n: pairs). yes_rate, true_yes_rate: share of
+    questions answered yes, and share whose answer is yes. yes_bias: their difference. false_positive_rate: share answered
+    yes where the answer is no. false_positive_ratio: share of wrong answers that are a wrong yes; 0.5 is even.
+    """
+    said_N, true_N = (
+        np.array([getattr(one, name) for one in answers_N], dtype=bool) for name in ("says_yes", "is_yes")
+    )
+    in_pair_N, right_pair_N = _pairs(answers_N, said_N == true_N)
+    columns = [said_N, true_N, np.ones_like(said_N), said_N & ~true_N, ~said_N & true_N, right_pair_N, in_pair_N]
+    values_NM = np.stack(columns, axis=1).astype(float)
+    found_3J = bootstrap([one.video for one in answers_N], values_NM, _measures, resamples=resamples, seed=seed)
+    _, true, n, false_yes, false_no, _, pairs = values_NM.sum(0)
+    counts = (pairs, n, n, n, n - true, false_yes + false_no)
+    return {name: interval.to_dict() for name, interval in zip(MEASURES, intervals(found_3J, counts))}
+
+
+def _pairs(answers_N: Sequence[YesNo], right_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which questions stand for a complete pair (the first of each), and which of them for one that is all right."""
+    in_pair_N, right_pair_N = np.zeros(len(answers_N), dtype=bool), np.zeros(len(answers_N), dtype=bool)
+    for first, *others in pairs_of([one.pair for one in answers_N]):
+        in_pair_N[first] = True
+        right_pair_N[first] = right_N[[first, *others]].all()
+    return in_pair_N, right_pair_N
+
+
+def _measures(sums: np.ndarray) -> np.ndarray:
+    said, true, n, false_yes, false_no, right_pairs, pairs = np.moveaxis(sums, -1, 0)
+    values = (
+        ratio(right_pairs, pairs), ratio(said, n), ratio(true, n), ratio(said - true, n), ratio(false_yes, n - true),
+        ratio(false_yes, false_yes + false_no),
+    )  # fmt: skip
+    return np.stack(values, axis=-1)
