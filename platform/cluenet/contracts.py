@@ -8,7 +8,7 @@ Torch appears here only in annotations: importing this module loads neither torc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -66,16 +66,30 @@ class Dataset(Component):
 class ClueSource(Component):
     """Brings clues and a reasoning chain to examples that may have none."""
 
+    sees_frames: ClassVar[bool] = False  # `attach_seen` is called too, after the clips are decoded
+
     @abstractmethod
     def attach(self, example: Example) -> Example:
-        """The example with this source's clues, or with `clues=None` where it has none for it."""
+        """The example with this source's clues, or with `clues=None` where it has none for it. Called as rows are read."""
+
+    def attach_seen(self, seen: Iterable[tuple[Example, Frames]], folder: Path) -> Iterator[Example]:
+        """For every example whose clip is ready, with its frames: the same with clues, one for one and in order.
+
+        Frames are read as pairs are taken, so take few ahead. `folder`: of this component alone, kept between runs and
+        shared by recipes; for what is costly to have. Its times are seconds of the video file, as everywhere.
+        """
+        raise NotImplementedError
 
     def sources(self) -> list[str]:
         """What the clues depend on besides the settings, as stable text."""
         return []
 
     def summary(self) -> dict[str, int]:
-        """Counts for the prepared set's manifest, after the last `attach`."""
+        """Counts for the prepared set's manifest, after the last example. They depend on the data alone."""
+        return {}
+
+    def costs(self) -> dict[str, int]:
+        """Counts of this run, such as requests sent, for the manifest's `run`."""
         return {}
 
 

@@ -223,6 +223,13 @@ def _remove(files: Iterable[Path]) -> None:
 # ----------------------------------------------------------------------------------------------------- reading
 
 
+def read_frames(folder: Path, part: str, row_group: int) -> Frames:
+    """The frames at one place of the index. Raises DataError when the part is damaged."""
+    path = folder / "clips" / part
+    with _damage(path), pq.ParquetFile(path) as file:
+        return decode_frames(file.read_row_group(row_group, columns=["frames"])["frames"][0].as_py())
+
+
 class PreparedSet:
     """Random access to a finished folder. Cheap to open, to pickle (it opens again) and safe in any thread.
 
@@ -255,10 +262,7 @@ class PreparedSet:
 
     def frames(self, clip_key: str) -> Frames:
         """The sampled frames of a clip. Raises KeyError for an unknown key, DataError when the part is damaged."""
-        part, group = self._places[clip_key]
-        path = self.folder / "clips" / part
-        with _damage(path), pq.ParquetFile(path) as file:
-            return decode_frames(file.read_row_group(group, columns=["frames"])["frames"][0].as_py())
+        return read_frames(self.folder, *self._places[clip_key])
 
     def examples_of(self, clip_key: str) -> list[Example]:
         """The questions about a clip, in the dataset's order. Raises KeyError for an unknown key."""

@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from cluenet.folders import finished, read_manifest, storage_errors, write_manif
 from cluenet.prepared import (
     FORMAT,
     folder_of,
+    read_frames,
     remove_leftovers,
     sources_of,
+    store_folder,
     write_index,
     write_quarantine,
     write_questions,
@@ -42,6 +45,8 @@ ROWS_BETWEEN_UPDATES = 500
 
 Outcomes = dict[tuple[str, float | None, Span], Mapping[str, Any]]
 """(path, fps, span) -> what the part's account says of this clip."""
+Ready = Iterator[tuple[Example, str]]
+"""Examples whose clip is ready, in the dataset's order, each with the clip's key."""
 
 log = logging.getLogger("cluenet")
 
@@ -60,7 +65,7 @@ def prepare(recipe: Recipe, dataset: ComponentConfig, *, progress: type[Progress
         run = _Run(recipe, dataset, folder, rows)
         run.read(progress)
         run.decode(progress)
-        run.finish()
+        run.finish(progress)
     return folder
 
 
@@ -125,12 +130,13 @@ class _Run:
             )
         remove_leftovers(self.folder, {batch.part for batch in work})
 
-    def finish(self) -> None:
+    def finish(self, progress: type[Progress]) -> None:
         """Questions, quarantine, index; then, when the accounts add up, the manifest."""
         started = time.monotonic()
         questions = QuestionAccounts()
         quarantined: list[Quarantined] = []
-        write_questions(self.folder, self._ready(questions, quarantined))
+        ready = self._ready(questions, quarantined)
+        write_questions(self.folder, self._counted(self._seen(ready, progress), questions))
         write_quarantine(self.folder, quarantined)
         if not questions.ready:
             raise DataError(_nothing_ready(self.folder, self.title, quarantined, questions.reasons))
@@ -141,17 +147,37 @@ class _Run:
         if not finished(self.folder):  # another process may have been faster, with the same content
             write_manifest(self.folder, self._manifest(accounts))
 
-    def _ready(self, accounts: QuestionAccounts, quarantined: list[Quarantined]) -> Iterator[tuple[Example, str]]:
+    def _ready(self, accounts: QuestionAccounts, quarantined: list[Quarantined]) -> Ready:
         for row in self.rows:
             clip = self._clip(row) if isinstance(row, Example) else {}
             if isinstance(row, Example) and "key" in clip:
-                accounts.add_ready(row)
                 yield row, clip["key"]
                 continue
             if isinstance(row, Example):
                 row = Quarantined(row.id, row.dataset, row.video.path, clip["reason"], clip["detail"], clip["reader"])
             accounts.add_quarantined(row)
             quarantined.append(row)
+
+    def _seen(self, ready: Ready, progress: type[Progress]) -> Ready:
+        """With the clues of a source that looks at the frames first."""
+        if not self.clue_source.sees_frames:
+            yield from ready
+            return
+        pairs, keys = tee(ready)
+        frames = ((example, read_frames(self.folder, *self.places[key])) for example, key in pairs)
+        folder = store_folder(self.recipe) / "clue_sources" / self.recipe.data.clue_source.name
+        with progress(f"Looking for clues in {self.title}", total=self._num_ready(), unit="questions") as display:
+            for example, (_, key) in zip(self.clue_source.attach_seen(frames, folder), keys, strict=True):
+                display.advance()
+                yield example, key
+
+    def _num_ready(self) -> int:
+        return sum("key" in self._clip(row) for row in self.rows if isinstance(row, Example))
+
+    def _counted(self, ready: Ready, accounts: QuestionAccounts) -> Ready:
+        for example, key in ready:
+            accounts.add_ready(example)
+            yield example, key
 
     def _clip(self, example: Example) -> Mapping[str, Any]:
         video = example.video
@@ -173,7 +199,12 @@ class _Run:
             "policy": policy.to_dict(),
             "policy_fingerprint": policy.fingerprint(),
             **accounts,
-            "run": {"parts": dict(self.videos.parts), "files": dict(self.videos.files), "seconds": self._rounded()},
+            "run": {
+                "parts": dict(self.videos.parts),
+                "files": dict(self.videos.files),
+                "clue_source": self.clue_source.costs(),
+                "seconds": self._rounded(),
+            },
         }
 
     def _rounded(self) -> dict[str, float]:
