@@ -1,25 +1,34 @@
-"""One question about one video: decode it as the model was trained, answer, and show the clues behind the answer. Ray-free."""
+"""One question about one video: decode it as the model was trained, answer, and show the clues behind the answer. Ray-free.
+
+The video is decoded in a process of its own: one that hangs or aborts the decoder costs an error message.
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from cluenet.decoding import FramePolicy, decode_clips, decode_frames, encode_frames
+from cluenet.decoding import FramePolicy, decode_frames, encode_frames
 from cluenet.errors import CluenetError, MediaError
-from cluenet.model.checkpoint import load_model, read_frame_policy
+from cluenet.isolation import IsolatedDecoder
+from cluenet.model.checkpoint import CONFIG, load_model, read_frame_policy
+from cluenet.model.pipeline import ClueNet
 from cluenet.plain import clue_row, rounded
-from cluenet.records import Example, Frames, VideoRef
+from cluenet.records import Answer, Example, Frames, VideoRef
 
+Result = TypeVar("Result")
 MOST_OPTIONS = 26
+DECODE_SECONDS = 60.0
+"""Time limit of one reader, the default of `data.decode_timeout_seconds`."""
 TIMELINE = 32
 """Characters of a clue's timeline on the terminal."""
 
@@ -42,7 +51,7 @@ class AskResult:
     reader: str  # which one read the video
     policy: dict[str, Any]
     model: str
-    seconds: dict[str, float]  # load, decode, answer
+    seconds: dict[str, float]  # load and decode (at the same time), answer
 
     def to_dict(self) -> dict[str, Any]:
         return dict(rounded(vars(self)))
@@ -54,24 +63,27 @@ class AskResult:
 def ask(
     model_folder: str | Path, video: str | Path, question: str, options: Sequence[str] = (), *, start_seconds: float = 0.0,
     end_seconds: float | None = None, fps: float | None = None, device: str = "cpu",
+    decode_timeout_seconds: float = DECODE_SECONDS,
 ) -> AskResult:  # fmt: skip
     """Ask a trained model. `options` empty: an open question. `fps`: only for a folder of numbered frames.
 
-    Raises CluenetError for a question that is none, CheckpointError for a folder that is no model, MediaError for a video
-    that cannot be read.
+    It starts a process: in a script, call it below `if __name__ == "__main__":`. Raises CluenetError for a question that is
+    none, CheckpointError for a folder that is no model, MediaError for a video that cannot be read, also where it hangs
+    (`timeout`) or ends (`crashed`) its decoder.
     """
     example = _example(str(video), question, options, start_seconds, end_seconds, fps)
     if not Path(video).exists():
         raise MediaError("missing", f"{video}: no such file or folder. Check the path; it is relative to {Path.cwd()}")
-    started = time.perf_counter()
-    model = load_model(model_folder, device=device)
-    loaded = time.perf_counter()
     policy = FramePolicy.from_dict(read_frame_policy(model_folder))
-    frames, reader = decode(example.video, policy)
-    decoded = time.perf_counter()
-    batch = model.collate([(frames, [example])], seed=0, shuffle_options=False).to(device)
-    (answer,) = model.predict(batch)
-    answered = time.perf_counter()
+    with ThreadPoolExecutor(1) as background:  # decoding starts a process, which takes about as long as loading
+        loading = background.submit(_timed, lambda: load_model(model_folder, device=device))
+        (frames, reader), decode_seconds = _timed(
+            lambda: decode(
+                example.video, policy, plugins=_plugins(model_folder), timeout_seconds=decode_timeout_seconds
+            )
+        )
+        model, load_seconds = loading.result()
+    answer, answer_seconds = _timed(lambda: _answer(model, frames, example, device))
     rows = [clue_row(clue, start_seconds) for clue in answer.clues]
     index = answer.prediction if isinstance(answer.prediction, int) else None
     return AskResult(
@@ -81,8 +93,27 @@ def ask(
         video=str(video), start_seconds=start_seconds, end_seconds=start_seconds + frames.duration_seconds,
         frame_seconds=tuple((frames.seconds_T + start_seconds).tolist()), reader=reader, policy=policy.to_dict(),
         model=str(model_folder),
-        seconds={"load": loaded - started, "decode": decoded - loaded, "answer": answered - decoded},
+        seconds={"load": load_seconds, "decode": decode_seconds, "answer": answer_seconds},
     )  # fmt: skip
+
+
+def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
+    started = time.perf_counter()
+    return work(), time.perf_counter() - started
+
+
+def _answer(model: ClueNet, frames: Frames, example: Example, device: str) -> Answer:
+    batch = model.collate([(frames, [example])], seed=0, shuffle_options=False).to(device)
+    (answer,) = model.predict(batch)
+    return answer
+
+
+def _plugins(model_folder: str | Path) -> Sequence[str]:
+    """Modules that bring the model's own readers and samplers."""
+    try:
+        return tuple(json.loads((Path(model_folder) / CONFIG).read_text()).get("plugins", ()))
+    except (OSError, ValueError):  # load_model says what is wrong
+        return ()
 
 
 def _example(
@@ -109,19 +140,17 @@ def _example(
         raise CluenetError(f"the question cannot be asked: {error}") from None
 
 
-def decode(video: VideoRef, policy: FramePolicy) -> tuple[Frames, str]:
-    """Frames exactly as a prepared set would hold them, and the reader that delivered. Raises MediaError of the first one."""
-    clip = (video.start_seconds, video.end_seconds)
-    errors = []
-    for reader in filter(None, (policy.reader, policy.fallback)):
-        try:
-            (found,) = decode_clips(video.path, video.fps, [clip], policy, reader=reader)
-        except MediaError as error:
-            found = error
-        if isinstance(found, Frames):
-            return decode_frames(encode_frames(found, policy.codec)), str(reader["name"])
-        errors.append(found)
-    raise errors[0]
+def decode(
+    video: VideoRef, policy: FramePolicy, *, plugins: Sequence[str] = (), timeout_seconds: float = DECODE_SECONDS
+) -> tuple[Frames, str]:
+    """Frames exactly as a prepared set would hold them, and the reader that delivered. Raises MediaError of the last one."""
+    job = (video.path, video.fps, ((video.start_seconds, video.end_seconds),))
+    with IsolatedDecoder(policy, timeout_seconds=timeout_seconds, plugins=plugins) as decoder:
+        (decoded,) = decoder.decode([job])
+    (outcome,) = decoded.outcomes
+    if isinstance(outcome, MediaError):
+        raise outcome
+    return decode_frames(encode_frames(outcome, policy.codec)), str(decoded.reader)
 
 
 # ----------------------------------------------------------------------------------------------- for the terminal

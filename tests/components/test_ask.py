@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +13,16 @@ import pytest
 from rich.console import Console
 
 from cluenet.ask import AskResult, ask, decode, render, timeline
+from cluenet.cli import call
 from cluenet.decoding import FramePolicy
 from cluenet.errors import CheckpointError, CluenetError, MediaError
+from cluenet.model.checkpoint import CONFIG, POLICY
 from cluenet.records import VideoRef
-from cluenet.testing.videos import write_empty, write_frame_folder, write_video
+from cluenet.testing.videos import write_empty, write_frame_folder, write_garbage, write_video
 from helpers.evaluation import NO_CLUES, model_folder, recipe
 
 OPTIONS = ("red", "blue", "green")
+PLUGIN = "helpers.bad_readers"
 
 
 @pytest.fixture(scope="module")
@@ -118,21 +124,58 @@ def test_frames_pass_through_the_models_codec(video: Path) -> None:
     assert 0 < difference.mean() < 12
 
 
-def test_the_second_reader_is_tried(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cluenet import ask as module
+# ------------------------------------------------------------------------------------------- bad decoders
 
-    real = module.decode_clips
 
-    def first_fails(path, fps, clips, policy, *, reader):
-        if reader["name"] == "decord":
-            raise MediaError("corrupt", "decord says no")
-        return real(path, fps, clips, policy, reader=reader)
-
-    monkeypatch.setattr(module, "decode_clips", first_fails)
+def bad_policy(fallback: str | None = None) -> FramePolicy:
+    """A reader that does to videos of certain names what C++ decoders do."""
     policy = FramePolicy.from_section(recipe().data)
-    assert decode(VideoRef(str(video)), policy)[1] == "pyav"
-    with pytest.raises(MediaError, match="decord says no"):
-        decode(VideoRef(str(video)), FramePolicy(policy.reader, None, policy.sampler, policy.size, policy.codec))
+    return replace(policy, reader={"name": "bad"}, fallback=fallback and {"name": fallback})
+
+
+def named(folder: Path, video: Path, name: str) -> Path:
+    link = folder / f"{name}.mp4"
+    if not link.exists():
+        link.symlink_to(video)
+    return link
+
+
+def test_the_second_reader_is_tried(folder: Path, video: Path) -> None:
+    broken = VideoRef(str(named(folder, video, "broken")))
+    frames, reader = decode(broken, bad_policy("pyav"), plugins=[PLUGIN])
+    assert reader == "pyav"
+    assert frames.frames_THWC.shape == (4, 32, 48, 3)
+    with pytest.raises(MediaError, match=r"corrupt: .*broken\.mp4: broken"):
+        decode(broken, bad_policy(), plugins=[PLUGIN])
+
+
+@pytest.fixture(scope="module")
+def fragile(model: Path, folder: Path) -> Path:
+    """The model as if it had been trained with the bad reader of a plug-in."""
+    made = shutil.copytree(model, folder / "fragile")
+    (made / POLICY).write_text(json.dumps(bad_policy().to_dict()))
+    settings = json.loads((made / CONFIG).read_text())
+    (made / CONFIG).write_text(json.dumps({**settings, "plugins": [PLUGIN]}))
+    return made
+
+
+def test_a_file_that_aborts_the_decoder_costs_an_error_message(
+    fragile: Path, folder: Path, video: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["which one hits red ?", "--option", "red", "--option", "blue"]
+    assert call(["ask", str(fragile), str(named(folder, video, "abort")), *words]) == 2
+    told = capfd.readouterr().err
+    assert "crashed" in told
+    assert "abort.mp4" in told
+    assert "Traceback" not in told
+    assert call(["ask", str(fragile), str(video), *words]) == 0
+
+
+def test_a_file_that_hangs_costs_its_time_limit(fragile: Path, folder: Path, video: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(MediaError, match=r"timeout: .*hang\.mp4: not decoded within 1 s by bad"):
+        ask(fragile, named(folder, video, "hang"), "why ?", OPTIONS, decode_timeout_seconds=1.0)
+    assert time.monotonic() - started < 60, "not the reader's 600 s"
 
 
 # ---------------------------------------------------------------------------------------------------- errors
@@ -161,6 +204,9 @@ def test_videos_that_cannot_be_read(model: Path, video: Path, folder: Path) -> N
     with pytest.raises(MediaError) as error:
         ask(model, folder / "empty.mp4", "why ?", OPTIONS)
     assert error.value.reason == "empty"
+    write_garbage(folder / "garbage.mp4")
+    with pytest.raises(MediaError, match=r"corrupt: .*garbage\.mp4"):
+        ask(model, folder / "garbage.mp4", "why ?", OPTIONS)
     with pytest.raises(MediaError, match="outside"):
         ask(model, video, "why ?", OPTIONS, start_seconds=50.0)
     with pytest.raises(CluenetError, match=r"the clip ends at 1\.0 s, not after its start"):
@@ -170,6 +216,15 @@ def test_videos_that_cannot_be_read(model: Path, video: Path, folder: Path) -> N
 def test_a_folder_that_is_no_model(video: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a ClueNet model folder"):
         ask(tmp_path, video, "why ?", OPTIONS)
+
+
+def test_a_model_folder_that_lacks_a_file_is_told_though_the_video_is_fine(
+    model: Path, video: Path, tmp_path: Path
+) -> None:
+    made = shutil.copytree(model, tmp_path / "incomplete")
+    (made / CONFIG).unlink()
+    with pytest.raises(CheckpointError, match=f"no {CONFIG}"):
+        ask(made, video, "why ?", OPTIONS)
 
 
 # ------------------------------------------------------------------------------------------------- terminal
