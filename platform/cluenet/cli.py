@@ -192,20 +192,25 @@ def report(
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="The baseline: run folder, or the recipe that made it.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="The run that is to be better, likewise.")],
+    base: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", help="The base: run folder, or the recipe that made it; several seeds joined by commas."
+        ),
+    ],
+    others: Annotated[list[str], typer.Argument(metavar="B...", help="What is to be better, likewise.")],
     as_json: Json = False,
 ) -> None:
-    """Two runs on the same questions: accuracies, difference with interval, exact test, by type."""
+    """Runs against a base on the same questions: accuracies, differences with intervals, tests, by type."""
     from cluenet.evaluate import compare as comparison
 
-    runs = [_run_folder(a), _run_folder(b)]
-    rows = comparison.compare(*runs)
+    arms = [_arm(text) for text in (base, *others)]
+    result = comparison.compare(*arms)
     if as_json:
-        print(json.dumps([row.to_dict() for row in rows], indent=2))
+        print(json.dumps(result.to_dict(), indent=2))
         return
-    _print(comparison.table(rows, name_a=runs[0].name, name_b=runs[1].name))
-    _wrote(path for run in runs for path in (run / "report.html", run / "model") if path.exists())
+    _print(comparison.table(result))
+    _wrote(path for arm in arms for run in arm for path in (run / "report.html", run / "model") if path.exists())
 
 
 @app.command()
@@ -289,6 +294,14 @@ def _run_folder(run_or_recipe: Path) -> Path:
     from cluenet.planning import Plan
 
     return Plan(_load(run_or_recipe, None)).run
+
+
+def _arm(text: str) -> list[Path]:
+    """Runs joined by commas; the name of something that is there may have commas itself."""
+    parts = [text] if Path(text).exists() else [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise typer.BadParameter(f"{text!r} has no run beside a comma", param_hint="A, B...")
+    return [_run_folder(Path(part)) for part in parts]
 
 
 def _quiet_libraries() -> None:

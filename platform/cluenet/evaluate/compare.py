@@ -1,117 +1,148 @@
-"""Two runs on the same questions, side by side: accuracy, difference with interval, exact McNemar test, by type."""
+"""Runs against a base on the same questions: accuracies, differences with intervals, tests corrected for their number, power.
+
+Rows of a comparison belong to one family of tests each, in which Holm's correction holds: ALL of every run and test set (is
+any run different?), and for each run its parts, question types and pairs, of all test sets (where does it differ?).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
-from cluenet.errors import DataError, suggestion
-from cluenet.evaluate.evaluator import read_samples
+from cluenet.evaluate.arms import Arm, read_arms
+from cluenet.evaluate.reliability import is_yes_no
 from cluenet.evaluate.samples import Sample
-from cluenet.folders import finished
-from cluenet.metrics.statistics import Paired, check_same_questions, paired
+from cluenet.metrics.arms import RESAMPLES, Comparison, compare_arms
+from cluenet.metrics.hallucination import pair_of, pairs_of
+from cluenet.metrics.inference import holm
 
 ALL = "all types"
+PAIRS = "yes/no pairs"
+CAPTION = (
+    "Difference to {base} with its 95 % bootstrap interval, by video (and by run, where an arm has several): the one to trust. "
+    "p: exact McNemar test, of several runs bootstrap. Holm: p corrected for all runs and test sets ({all}), types for all "
+    "types of a run. Detects: the difference that would be found with 80 % power."
+)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a question type (or ALL) of a test set, with `questions` whose answers are known."""
+    """One line of the table: a question type, ALL or PAIRS of a test set, of one arm against the base.
 
+    questions: those whose answers are known; of PAIRS, the pairs, right when all their questions are. family, tests: the
+    rows that `p_holm` is corrected for, and how many of them were tested.
+    """
+
+    run: str
     test_set: str
     type: str
     questions: int
-    result: Paired
+    videos: int
+    result: Comparison
+    family: str
+    tests: int = 0
+    p_holm: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "result": self.result.to_dict()}
 
 
-def compare(run_a: Path, run_b: Path, *, resamples: int = 1000) -> list[Row]:
-    """Run B against run A on every test set; positive differences mean that B is better. ALL comes first in each set.
+@dataclass(frozen=True)
+class Report:
+    """`arms`: the base first. Rows in the order of arms and test sets, ALL first in each."""
 
-    Raises DataError when a run is not evaluated, or test sets or questions differ.
+    arms: tuple[Arm, ...]
+    rows: tuple[Row, ...]
+    resamples: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Of a result, `a` is the base."""
+        arms = [{"name": arm.name, "runs": [str(run.folder) for run in arm.runs]} for arm in self.arms]
+        return {
+            "base": arms[0], "runs": arms[1:], "resamples": self.resamples, "rows": [row.to_dict() for row in self.rows],
+        }  # fmt: skip
+
+
+def compare(base: Sequence[Path], *others: Sequence[Path], resamples: int = RESAMPLES) -> Report:
+    """Every arm of `others` against `base`, on every test set; an arm is the folders of its runs.
+
+    Positive differences mean that the other arm is better. Raises DataError when a run is not evaluated, or runs differ in
+    test sets, questions, number of options or frame policy.
     """
-    sets_a, sets_b = evaluations(run_a), evaluations(run_b)
-    for name in {**sets_a, **sets_b}:
-        if name not in sets_a or name not in sets_b:
-            where, other = (run_a, sets_a) if name not in sets_a else (run_b, sets_b)
-            raise DataError(f"{where}: not evaluated on {name!r}. {suggestion(name, other, label='Evaluated on')}")
-    return [
-        row
-        for name in sets_a
-        for row in compare_samples(name, read_samples(sets_a[name]), read_samples(sets_b[name]), resamples)
-    ]
+    arms = read_arms([base, *others])
+    rows = [row for arm in arms[1:] for name in arms[0].runs[0].sets for row in _rows(arms[0], arm, name, resamples)]
+    return Report(tuple(arms), tuple(corrected(rows)), resamples)
 
 
-def evaluations(run: Path) -> dict[str, Path]:
-    """Finished evaluations of a run by the name of their test set. Raises DataError when there is none."""
-    folder = Path(run) / "evaluation"
-    found = {path.name: path for path in sorted(folder.glob("*")) if finished(path)}
-    if not found:
-        raise DataError(f"{run}: no finished evaluation in {folder}. Evaluate the run first: cluenet evaluate RECIPE")
-    return found
-
-
-def compare_samples(name: str, a: Sequence[Sample], b: Sequence[Sample], resamples: int) -> list[Row]:
-    """Raises DataError when the two did not answer the same questions, word for word."""
-    by_id_a, by_id_b = ({sample["id"]: sample for sample in samples} for samples in (a, b))
-    try:
-        check_same_questions(by_id_a, by_id_b)
-        _check_same_words(by_id_a, by_id_b)
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from None
-    known = [key for key in by_id_a if by_id_a[key]["correct"] is not None]
-    return [_row(name, kind, keys, by_id_a, by_id_b, resamples) for kind, keys in _by_type(known, by_id_a)]
-
-
-def _check_same_words(a: Mapping[str, Sample], b: Mapping[str, Sample]) -> None:
-    for key in a:
-        for part in ("video", "question", "options", "answer", "type"):
-            if a[key][part] != b[key][part]:
-                raise DataError(
-                    f"question {key} differs between the runs: {part} is {a[key][part]!r} and {b[key][part]!r}. Evaluate both "
-                    "on the same test sets (`data.test`)."
-                )
-
-
-def _by_type(keys: Sequence[str], samples: Mapping[str, Sample]) -> Iterator[tuple[str, list[str]]]:
-    yield ALL, list(keys)
-    kinds = sorted({samples[key]["type"] for key in keys})
-    for kind in kinds if len(kinds) > 1 else ():
-        yield kind, [key for key in keys if samples[key]["type"] == kind]
-
-
-def _row(
-    name: str, kind: str, keys: list[str], a: Mapping[str, Sample], b: Mapping[str, Sample], resamples: int
-) -> Row:
-    right_a, right_b = ({key: bool(samples[key]["correct"]) for key in keys} for samples in (a, b))
-    videos = {key: a[key]["video"] for key in keys}
-    return Row(name, kind, len(keys), paired(right_a, right_b, videos, resamples=resamples))
-
-
-def table(rows: Sequence[Row], *, name_a: str = "A", name_b: str = "B") -> Table:
-    """For the terminal. The interval is by video and is the one to trust; p is the exact McNemar test of the questions."""
-    title = f"{name_b} against {name_a}, % of questions answered right"
-    caption = (
-        "difference: 95 % bootstrap interval by video. p: exact McNemar test. Types are not corrected for being many."
-    )
-    result = Table(
-        "test set", "type", "n", name_a, name_b, "difference", "95 % interval", "p", title=title, caption=caption
-    )
-    for column in result.columns[2:]:
-        column.justify = "right"
-    for row in rows:
-        a, b, difference = row.result.accuracy_a, row.result.accuracy_b, row.result.difference
-        style = "bold" if row.type == ALL else None
-        interval = f"{_signed(difference.low)} .. {_signed(difference.high)}"
-        cells = (_percent(a), _percent(b), _signed(difference.value), interval, _p(row.result.p_value))
-        result.add_row(row.test_set, row.type, str(row.questions), *cells, style=style)
+def corrected(rows: Sequence[Row]) -> list[Row]:
+    """With Holm's correction within each family."""
+    result = list(rows)
+    for family in dict.fromkeys(row.family for row in rows):
+        places = [place for place, row in enumerate(rows) if row.family == family]
+        p_values = [rows[place].result.p_value for place in places]
+        tests = sum(p_value is not None for p_value in p_values)
+        for place, adjusted in zip(places, holm(p_values)):
+            result[place] = replace(rows[place], tests=tests, p_holm=adjusted)
     return result
+
+
+def _rows(base: Arm, arm: Arm, name: str, resamples: int) -> Iterator[Row]:
+    samples = base.runs[0].samples[name]
+    known = [key for key in samples if samples[key]["correct"] is not None]
+    for kind, units in _parts(known, samples):
+        videos = [samples[unit[0]]["video"] for unit in units]
+        result = compare_arms(_right(base, name, units), _right(arm, name, units), videos, resamples=resamples)
+        family = ALL if kind == ALL else f"types of {arm.name}"
+        yield Row(arm.name, name, kind, len(units), len(set(videos)), result, family)
+
+
+def _parts(known: Sequence[str], samples: Mapping[str, Sample]) -> Iterator[tuple[str, list[list[str]]]]:
+    """What is compared, as units of question ids that are right together."""
+    yield ALL, [[key] for key in known]
+    kinds = sorted({samples[key]["type"] for key in known})
+    for kind in kinds if len(kinds) > 1 else ():
+        yield kind, [[key] for key in known if samples[key]["type"] == kind]
+    asked = [key for key in known if is_yes_no(samples[key])]
+    if pairs := pairs_of([pair_of(key) for key in asked]):
+        yield PAIRS, [[asked[place] for place in members] for members in pairs]
+
+
+def _right(arm: Arm, name: str, units: Sequence[Sequence[str]]) -> np.ndarray:
+    """[runs, units]"""
+    rights = [[all(run.samples[name][key]["correct"] for key in unit) for unit in units] for run in arm.runs]
+    return np.array(rights, dtype=float).reshape(len(arm.runs), len(units))
+
+
+# ----------------------------------------------------------------------------------------------------- terminal
+
+
+def table(report: Report) -> Table:
+    """For the terminal."""
+    base, *others = (arm.name for arm in report.arms)
+    tests = next((row.tests for row in report.rows if row.family == ALL), 0)
+    caption = CAPTION.format(base=base, all=f"{tests} test{'' if tests == 1 else 's'}")
+    title = f"{others[0] if len(others) == 1 else 'runs'} against {base}, % of questions answered right"
+    columns = ("run", "test set", "type", "n", "base", "run", "difference", "95 % interval", "p", "Holm", "detects")
+    result = Table(*columns, title=title, caption=caption)
+    for column in result.columns[3:]:
+        column.justify = "right"
+    for row, following in zip(report.rows, [*report.rows[1:], None]):
+        ends = following is None or (following.run, following.test_set) != (row.run, row.test_set)
+        result.add_row(*_cells(row), style="bold" if row.type == ALL else None, end_section=ends)
+    return result
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    result = row.result
+    interval = f"{_signed(result.difference.low)} .. {_signed(result.difference.high)}"
+    accuracies = (_percent(result.accuracy_a), _percent(result.accuracy_b), _signed(result.difference.value))
+    numbers = (_p(result.p_value), _p(row.p_holm), _percent(result.power.minimum_detectable))
+    return row.run, row.test_set, row.type, str(row.questions), *accuracies, interval, *numbers
 
 
 def _percent(value: float | None) -> str:
@@ -122,5 +153,5 @@ def _signed(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:+.1f}"
 
 
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+def _p(value: float | None) -> str:
+    return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
