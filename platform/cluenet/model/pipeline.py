@@ -6,7 +6,8 @@ branches), so that distributed ranks stay in step whatever their clues look like
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,6 +26,8 @@ from cluenet.model.vlm import Prefix, VisionLanguageModel
 from cluenet.records import Answer, Example, Frames
 
 ClueRow = Literal["own", "oracle", "none", "text"]
+Look = tuple[Prefix | None, ClueStates | None, Tensor | None]
+"""What one look at the videos leaves: prompts' key-value cache, states of the clue slots, question stems [B, Q, D]."""
 USEFUL = 0.02
 """Leaving a clue out must cost the right answer at least this much log-probability for it to count as useful."""
 
@@ -90,7 +93,7 @@ class ClueNet(nn.Module):
         loss = sum((weights[name] * value for name, value in terms.items()), torch.zeros((), device=hidden.device))
         return {"loss": loss, **terms, **metrics, **{f"labels/{name}": value for name, value in counts.items()}}
 
-    def _look(self, batch: Batch) -> tuple[Prefix | None, ClueStates | None, Tensor | None]:
+    def _look(self, batch: Batch) -> Look:
         """The video once per clip, then the extraction pass."""
         if not (self.extracts or self.reasoner.sees_video):
             return None, None, None
@@ -187,14 +190,18 @@ class ClueNet(nn.Module):
 
     def _own(self, batch: Batch, logits: Tensor, states: ClueStates, stem_BQD: Tensor, *, seed: int) -> Evidence:
         ids = logits.argmax(-1)
-        present = self.collator.vocabulary.present(ids)
         words = straight_through(logits, self.vlm.embeddings_VD) + self._slot_embedding()
+        return self._filtered(words, ids, stem_BQD, states.attention_BQKN, seed)
+
+    def _filtered(self, words: Tensor, ids: Tensor, stem_BQD: Tensor, attention: Tensor | None, seed: int) -> Evidence:
+        """words [B, Q, K, W, D] are embeddings of ids [B, Q, K, W]."""
+        present = self.collator.vocabulary.present(ids)
         gate_logits = self.filter.gate_logits(words, stem_BQD)
         gate = None if gate_logits is None else gate_logits.sigmoid().detach()
         keep = self.filter.keep(gate, present, seed=seed)
         shown = present if self.training else keep  # the gate is a side head: it filters at inference only
         embeds = torch.where(shown[..., None, None], words, self._empty(words))
-        return Evidence(embeds, ids, present, gate, gate_logits, keep, states.attention_BQKN)
+        return Evidence(embeds, ids, present, gate, gate_logits, keep, attention)
 
     def _embed(self, ids_BQKW: Tensor) -> Tensor:
         if not self.slots:
@@ -260,20 +267,53 @@ class ClueNet(nn.Module):
         """One answer per example, in the order of `batch.examples`; `clues` as in `predict_rows`."""
         return self.predict_rows(batch, (clues,), seed=seed)[clues]
 
-    @torch.no_grad()
-    def predict_rows(self, batch: Batch, rows: Sequence[ClueRow], *, seed: int = 0) -> dict[ClueRow, list[Answer]]:
+    def predict_rows(
+        self, batch: Batch, rows: Sequence[ClueRow], *, seed: int = 0, look: Look | None = None
+    ) -> dict[ClueRow, list[Answer]]:
         """Answers with several kinds of clues, the video being looked at once for all of them.
 
         `own`: the model's clues after the filter; `oracle`: ground truth; `none`; `text`: the displayed words, read back.
+        `look`: what `self.look(batch)` returned, where it is needed for more than these rows.
         """
-        was_training, _ = self.training, self.eval()
-        try:
-            prefix, states, stem = self._look(batch)
+        with self.inference():
+            prefix, states, stem = look or self.look(batch)
             return {
                 row: self._answers(batch, prefix, self._evidence_for(row, batch, states, stem, seed)) for row in rows
             }
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Evaluation mode without gradients; the mode before comes back."""
+        was_training, _ = self.training, self.eval()
+        try:
+            with torch.no_grad():
+                yield
         finally:
             self.train(was_training)
+
+    def look(self, batch: Batch) -> Look:
+        """What the model sees of every clip and, for its clues, in the light of every question."""
+        with self.inference():
+            return self._look(batch)
+
+    def own_evidence(self, batch: Batch, look: Look, *, seed: int = 0) -> Evidence:
+        """The clues of row `own`: the model's after the filter, or the labels' where it states none of its own."""
+        with self.inference():
+            return self._evidence_for("own", batch, look[1], look[2], seed)
+
+    def refiltered(self, ids_BQKW: Tensor, look: Look, *, seed: int = 0) -> Evidence:
+        """Other clues, in words, offered to the filter as if the model had stated them."""
+        with self.inference():
+            return self._filtered(self._embed(ids_BQKW), ids_BQKW, look[2], None, seed)
+
+    def logprobs_given(self, batch: Batch, prefix: Prefix | None, clues_BQKWD: Tensor) -> Tensor:
+        """[B, Q, A] log-probabilities of the options, whatever the reasoner is given to read."""
+        with self.inference():
+            return self.option_logprobs(batch, self._reason(batch, prefix, clues_BQKWD))
+
+    def displayed(self, ids_BQKW: Tensor) -> Tensor:
+        """[B, Q, K, W, D] clue words as the reasoner reads them; slots of `none` say nothing."""
+        return self._embed(ids_BQKW)
 
     def _answers(self, batch: Batch, prefix: Prefix | None, evidence: Evidence) -> list[Answer]:
         hidden = self._reason(batch, prefix, evidence.embeds_BQKWD)
