@@ -191,11 +191,11 @@ class ClueNet(nn.Module):
     def _own(self, batch: Batch, logits: Tensor, states: ClueStates, stem_BQD: Tensor, *, seed: int) -> Evidence:
         ids = logits.argmax(-1)
         words = straight_through(logits, self.vlm.embeddings_VD) + self._slot_embedding()
-        return self._filtered(words, ids, stem_BQD, states.attention_BQKN, seed)
-
-    def _filtered(self, words: Tensor, ids: Tensor, stem_BQD: Tensor, attention: Tensor | None, seed: int) -> Evidence:
-        """words [B, Q, K, W, D] are embeddings of ids [B, Q, K, W]."""
         present = self.collator.vocabulary.present(ids)
+        return self._filtered(words, ids, present, stem_BQD, states.attention_BQKN, seed=seed)
+
+    def _filtered(self, words, ids, present, stem_BQD, attention, *, seed: int) -> Evidence:
+        """words [B, Q, K, W, D]: embeddings of ids [B, Q, K, W]; present [B, Q, K]: which slots say something."""
         gate_logits = self.filter.gate_logits(words, stem_BQD)
         gate = None if gate_logits is None else gate_logits.sigmoid().detach()
         keep = self.filter.keep(gate, present, seed=seed)
@@ -301,10 +301,10 @@ class ClueNet(nn.Module):
         with self.inference():
             return self._evidence_for("own", batch, look[1], look[2], seed)
 
-    def refiltered(self, ids_BQKW: Tensor, look: Look, *, seed: int = 0) -> Evidence:
+    def refiltered(self, ids_BQKW: Tensor, present_BQK: Tensor, look: Look, *, seed: int = 0) -> Evidence:
         """Other clues, in words, offered to the filter as if the model had stated them."""
         with self.inference():
-            return self._filtered(self._embed(ids_BQKW), ids_BQKW, look[2], None, seed)
+            return self._filtered(self._embed(ids_BQKW), ids_BQKW, present_BQK, look[2], None, seed=seed)
 
     def logprobs_given(self, batch: Batch, prefix: Prefix | None, clues_BQKWD: Tensor) -> Tensor:
         """[B, Q, A] log-probabilities of the options, whatever the reasoner is given to read."""
