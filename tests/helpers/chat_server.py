@@ -73,6 +73,7 @@ def chat_server(respond: Callable[[dict[str, Any]], Answer]) -> Iterator[ChatSer
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that went away is no news
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     chat.url = f"http://127.0.0.1:{server.server_address[1]}/v1"

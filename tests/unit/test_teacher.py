@@ -19,8 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
+from cluenet import fingerprint
 from cluenet.errors import DataError
+from cluenet.recipe import Recipe
 from cluenet.records import Clue, Example, Frames, VideoRef
 from cluenet_components.clue_sources import _teacher_endpoint
 from cluenet_components.clue_sources._teacher_endpoint import few
@@ -253,14 +256,19 @@ def test_a_server_error_is_tried_again(server: ChatServer, tmp_path: Path, statu
         (200, {}, "null"),
     ],
 )
-def test_one_failure_is_counted_and_the_others_go_on(server: ChatServer, tmp_path: Path, answer: Answer) -> None:
+def test_one_failure_is_counted_told_and_the_others_go_on(
+    server: ChatServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, answer: Answer
+) -> None:
     once(server, answer)
     source = teacher(server, concurrency=1)
     found = attach(source, [question("a", GOOD + "!"), question("b")], tmp_path)
     assert [item.clues is not None for item in found] == [False, True]
     assert source.summary() == counts(kept=1, failed=1)
+    assert "1 questions stay without clues" in caplog.text
     again = teacher(server)  # a failure is not remembered
+    caplog.clear()
     assert attach(again, [question("a", GOOD + "!")], tmp_path)[0].clues is not None
+    assert not caplog.records
 
 
 def test_a_timeout_is_a_failure_of_one_question(server: ChatServer, tmp_path: Path) -> None:
@@ -372,6 +380,39 @@ def test_settings_that_do_not_fit_are_told_all_at_once(settings: dict[str, Any],
     assert "data.clue_source" in str(caught.value)
 
 
+@pytest.mark.parametrize("pasted", ["sk-proj-1234", "", "a b"])
+def test_a_key_is_no_name_of_a_variable(pasted: str) -> None:
+    with pytest.raises(ValidationError, match="api_key_env"):
+        TeacherClues.Config(api_key_env=pasted)
+
+
+# ------------------------------------------------------------------------------------------------------ the address
+
+
+def address(tmp_path: Path, **settings: Any) -> str:
+    data = {"train": ["clueworld"], "clue_source": {"name": "teacher", "endpoint": URL, "model": "m", **settings}}
+    made = Recipe.from_dict({"data": data})
+    return fingerprint.prepared(made, made.data.train[0], made.data.clue_source.build().sources())
+
+
+def test_how_it_is_asked_is_not_part_of_the_address(tmp_path: Path) -> None:
+    elsewhere = {"endpoint": "https://other/v1", "api_key_env": "KEY", "concurrency": 9}
+    assert address(tmp_path) == address(tmp_path, **elsewhere, requests_per_minute=5, timeout_seconds=9)
+
+
+def test_what_is_asked_is_part_of_the_address(tmp_path: Path) -> None:
+    prompt = tmp_path / "own.txt"
+    prompt.write_text("$question")
+    changes = [
+        {}, {"model": "n"}, {"frames": 3}, {"max_clues": 2}, {"keep_if": "all"}, {"retries": 0}, {"temperature": 1.0},
+        {"max_tokens": 99}, {"prompt": str(prompt)},
+    ]  # fmt: skip
+    found = [address(tmp_path, **change) for change in changes]
+    prompt.write_text("$question!")
+    found.append(address(tmp_path, **changes[-1]))
+    assert len(set(found)) == len(found)
+
+
 # --------------------------------------------------------------------------------------------------- cache and pace
 
 
@@ -456,11 +497,13 @@ def test_few_clips_are_taken_ahead(server: ChatServer, tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from pathlib import Path
+import numpy as np
+from cluenet.records import Frames
 from cluenet_components.clue_sources.teacher import TeacherClues
-from helpers.models import clip
 from test_questions import questions
+frames = Frames(np.zeros((4, 32, 48, 3), np.uint8), np.arange(4) / 4, 1.0)
 source = TeacherClues.Config(endpoint=sys.argv[1], model="wise-vl", concurrency=2).build()
-for item in source.attach_seen([(item, clip()) for item in questions()], Path(sys.argv[2])):
+for item in source.attach_seen([(item, frames) for item in questions()], Path(sys.argv[2])):
     print(item.id, flush=True)
 """
 QUESTIONS = """
@@ -497,7 +540,8 @@ def test_a_killed_run_asks_only_for_what_is_missing(server: ChatServer, tmp_path
     namespace: dict[str, Any] = {}
     exec(QUESTIONS, namespace)
     source = teacher(server)
-    found = attach(source, namespace["questions"](), tmp_path / "cache")
+    frames = Frames(np.zeros((4, 32, 48, 3), np.uint8), np.arange(4) / 4, 1.0)
+    found = list(source.attach_seen([(item, frames) for item in namespace["questions"]()], tmp_path / "cache"))
     assert all(item.clues for item in found)
     assert 18 <= before < 60
     assert 60 <= len(server.bodies) <= 60 + 2  # at worst the two that were on their way when it was killed

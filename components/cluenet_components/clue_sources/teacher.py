@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,8 @@ from cluenet_components.clue_sources._teacher_replies import (
     read_choice,
     read_proposal,
 )
+
+log = logging.getLogger("cluenet")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -105,16 +108,23 @@ class TeacherClues(ClueSource):
 
     def attach_seen(self, seen: Iterable[tuple[Example, Frames]], folder: Path) -> Iterator[Example]:
         """Raises DataError when the teacher answers nobody: no such server, key or model, or one failure after another."""
-        memory, failures = Memory(self._teacher, folder), 0
+        memory, failures, problem = Memory(self._teacher, folder), 0, ""
         for outcome in in_order(partial(self._outcome, memory), seen, workers=self.config.concurrency):
             self._count(outcome)
             failures = failures + 1 if outcome.fate == "failed" else 0
+            problem = outcome.problem if failures else problem
             if failures == FAILURES_IN_A_ROW:
                 raise DataError(
                     f"data.clue_source: the teacher failed at {failures} questions in a row; at {outcome.example.id}: "
-                    f"{outcome.problem}. Look at the server's log and run again; replies so far are kept."
+                    f"{problem}. Look at the server's log and run again; replies so far are kept."
                 )
             yield outcome.example
+        if self._fates["failed"]:
+            log.warning(
+                "data.clue_source: %d questions stay without clues because the teacher failed at them, the last one with: %s. "
+                "To ask again delete the prepared folder's manifest.json and run again; replies so far are kept.",
+                self._fates["failed"], problem,
+            )  # fmt: skip
 
     def summary(self) -> dict[str, int]:
         """How many questions were labelled by the dataset, could not be judged, and what became of the others."""
