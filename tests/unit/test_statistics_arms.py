@@ -42,7 +42,7 @@ def test_several_seeds_agree_with_drawing_seeds_and_videos_in_plain_python() -> 
     plain, draws = random.Random(2), []
     for _ in range(6000):
         columns = [3 * v + q for v in plain.choices(range(20), k=20) for q in range(3)]
-        a, b = (fmean(right[s, i] for s in plain.choices(range(len(right)), k=len(right)) for i in columns)
+        a, b = (fmean(right[s, i] for s in plain.choices(range(len(right)), k=len(right) - 1) for i in columns)
                 for right in (a_SN, b_SN))  # fmt: skip
         draws.append(b - a)
     draws.sort()
@@ -77,6 +77,14 @@ def test_intervals_cover_a_planted_difference() -> None:
             held[seeds] += found.difference.low <= 0.1 <= found.difference.high
     assert 106 <= held[1] <= 120
     assert 106 <= held[3] <= 120
+
+
+def test_the_spread_of_seeds_is_that_of_their_mean() -> None:
+    """Of right answers that differ between seeds alone, the variance is s^2 / S for each arm."""
+    a_SN, b_SN = (np.repeat(right_S1, 200, axis=1) for right_S1 in ([[1.0], [1.0], [0.0]], [[1.0], [0.0]]))
+    draws_R = draw_differences(a_SN, b_SN, [str(i) for i in range(200)], resamples=40_000, seed=0)
+    expected = np.var([1, 1, 0], ddof=1) / 3 + np.var([1, 0], ddof=1) / 2
+    assert draws_R.var() == pytest.approx(expected, rel=0.03)
 
 
 def test_p_values_are_uniform_when_nothing_differs() -> None:

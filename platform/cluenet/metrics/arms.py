@@ -99,8 +99,11 @@ def draw_differences(
 
 
 def _resampled_mean(accuracies_RS: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One seed fewer is drawn than there are: as many would spread too little, by (S - 1) / S of the variance (Rao and Wu
+    1988, Journal of the American Statistical Association 83)."""
     resamples, seeds = accuracies_RS.shape
-    weights_RS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
+    drawn = max(1, seeds - 1)
+    weights_RS = rng.multinomial(drawn, np.full(seeds, 1 / seeds), size=resamples) / drawn
     mean_R: np.ndarray = (weights_RS * accuracies_RS).sum(1)
     return mean_R
 
