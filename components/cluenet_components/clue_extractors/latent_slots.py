@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -21,7 +22,7 @@ class LatentSlots(nn.Module, ClueExtractor):
     The decoder layers below the clue layer condition the slots on video and question. Each block then looks at the video
     once; from the second on, the slots of a question first read each other, so that "the one ahead of it" can follow what
     "it" turned out to be. The last look (kept as `alpha`) says where; each word is read through the tied LM head (the
-    logit lens, trained).
+    logit lens, trained). `presence: learned` scores from the same state whether a slot has something to say.
     """
 
     version = 2
@@ -31,6 +32,16 @@ class LatentSlots(nn.Module, ClueExtractor):
         words: int = Field(4, ge=2, description="W, words per clue: when, then who, what, whom.")
         layer: float = Field(0.6, gt=0, le=1, description="Clue layer, as a fraction of the decoder's depth.")
         blocks: int = Field(2, ge=1, description="Looks at the video, one after the other.")
+        matching: Literal["ordered", "hungarian"] = Field(
+            "ordered",
+            description="Which labelled clue teaches which slot: the k-th in time the k-th slot, or the assignment of least "
+            "concept and attention loss.",
+        )
+        presence: Literal["words", "learned"] = Field(
+            "words",
+            description="What tells that a slot says something: at least half of its words do, or a score of its own, taught "
+            "by the presence loss.",
+        )
         heads: int = Field(4, ge=1, description="Attention heads of a block; must divide the backbone's width.")
 
     def __init__(self, config: ComponentConfig, *, width: int, layers: int):
@@ -44,6 +55,13 @@ class LatentSlots(nn.Module, ClueExtractor):
         self.blocks = nn.ModuleList(Look(width, config.heads, first=i == 0) for i in range(config.blocks))
         self.word_norm = nn.LayerNorm(width)
         self.to_words = nn.Linear(width, config.words * width)
+        self.matching = config.matching
+        self.presence = nn.Linear(width, 1) if config.presence == "learned" else None
+
+    @classmethod
+    def taught_by(cls, config: ComponentConfig) -> frozenset[str]:
+        losses = {"concept", "attention", "span"}
+        return frozenset(losses | {"presence"} if config.presence == "learned" else losses)
 
     def query_embeddings(self) -> Tensor:
         return self.queries_KD
@@ -52,8 +70,10 @@ class LatentSlots(nn.Module, ClueExtractor):
         state_BQKD, attention_BQKN = query_BQKD, None
         for block in self.blocks:
             state_BQKD, attention_BQKN = block(state_BQKD, visual_BND, visual_mask_BN)
-        words = self.to_words(self.word_norm(state_BQKD)).unflatten(-1, (self.words, -1))
-        return ClueStates(words, attention_BQKN)
+        said_BQKD = self.word_norm(state_BQKD)
+        words = self.to_words(said_BQKD).unflatten(-1, (self.words, -1))
+        presence_BQK = None if self.presence is None else self.presence(said_BQKD)[..., 0]
+        return ClueStates(words, attention_BQKN, presence_BQK)
 
 
 class Look(nn.Module):

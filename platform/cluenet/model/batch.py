@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cluenet.errors import DataError
 from cluenet.model.packing import Movable, Packed, Segment, branch_start, pack
+from cluenet.model.times import block_spans, clip_fractions
 from cluenet.model.vlm import Grid, VisionLanguageModel, letter
 from cluenet.model.vocabulary import ClueVocabulary, box_weights
 from cluenet.records import Example, Frames
@@ -42,6 +43,9 @@ class Labels(Movable):
     words_BQKW: Tensor  # ground-truth clue words, `none` in unused slots
     attention_BQKN: Tensor  # where each clue is seen
     located_BQK: Tensor  # bool: the clue has boxes
+    span_BQK2: Tensor  # start and end of each clue, in fractions of the clip
+    timed_BQK: Tensor  # bool: the clue has times
+    block_span_BN2: Tensor  # start and end of every visual token's temporal block, in fractions of the clip
 
 
 @dataclass
@@ -219,8 +223,11 @@ class Collator:
             num_options_BQ=torch.zeros(shape, dtype=torch.long), labelled_BQ=torch.zeros(shape, dtype=torch.bool),
             words_BQKW=torch.full((*shape, self.slots, self.words), self.vocabulary.none),
             attention_BQKN=torch.zeros(*shape, self.slots, n), located_BQK=torch.zeros(*shape, self.slots, dtype=torch.bool),
+            span_BQK2=torch.zeros(*shape, self.slots, 2), timed_BQK=torch.zeros(*shape, self.slots, dtype=torch.bool),
+            block_span_BN2=torch.zeros(b, n, 2),
         )  # fmt: skip
         for i, (row, grid) in enumerate(zip(clips, grids)):
+            labels.block_span_BN2[i, : grid.tokens] = block_spans(grid)
             for q, example in enumerate(row):
                 labels.num_options_BQ[i, q] = len(example.options)
                 labels.answered_BQ[i, q] = example.answer is not None
@@ -231,6 +238,8 @@ class Collator:
                     labels.words_BQKW[i, q, k] = torch.tensor(self.vocabulary.encode(clue, grid))
                     labels.attention_BQKN[i, q, k, : grid.tokens] = box_weights(clue.boxes, grid)
                     labels.located_BQK[i, q, k] = bool(labels.attention_BQKN[i, q, k].sum() > 0)
+                    if (span := clip_fractions(clue, grid)) is not None:
+                        labels.span_BQK2[i, q, k], labels.timed_BQK[i, q, k] = torch.tensor(span), True
         return labels
 
 

@@ -11,10 +11,13 @@ from torch import Tensor
 
 @dataclass
 class ClueStates:
-    """What an extractor says. `words_BQKWD` are normalised states to be read through the LM head, one per word."""
+    """What an extractor says: `words_BQKWD`, normalised states to be read through the LM head, one per word; or, where
+    nothing is learned, the words themselves, `ids_BQKW`."""
 
-    words_BQKWD: Tensor
-    attention_BQKN: Tensor  # rows sum to 1
+    words_BQKWD: Tensor | None
+    attention_BQKN: Tensor  # rows sum to 1, or are all zero where a slot says nothing of where
+    presence_BQK: Tensor | None = None  # scores before the sigmoid; None: the words tell whether a slot says something
+    ids_BQKW: Tensor | None = None
 
 
 def straight_through(logits_BQKWV: Tensor, embeddings_VD: Tensor) -> Tensor:
@@ -31,6 +34,22 @@ def sequence_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of `values` where `mask`; 0 (with a gradient path) where nothing is."""
     mask = mask.to(values.dtype)
     return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def span_moments(attention_BQKN: Tensor, block_span_BN2: Tensor) -> Tensor:
+    """[B, Q, K, 2] start and end of the time each slot looks at, differentiable, in the unit of `block_span_BN2`.
+
+    The interval whose uniform distribution has the mean and the variance of the attention's marginal over time (method of
+    moments: mean +- sqrt(3 var)), a token being spread evenly over its block. Even attention over neighbouring blocks gives
+    exactly their span.
+    """
+    start_BN, end_BN = block_span_BN2.unbind(-1)
+    middle_BN, width_BN = (start_BN + end_BN) / 2, end_BN - start_BN
+    mean_BQK = torch.einsum("bqkn,bn->bqk", attention_BQKN, middle_BN)
+    offset_BQKN = middle_BN[:, None, None] - mean_BQK[..., None]
+    variance_BQK = (attention_BQKN * (offset_BQKN.square() + (width_BN.square() / 12)[:, None, None])).sum(-1)
+    half_BQK = (3 * variance_BQK).clamp_min(1e-12).sqrt()
+    return torch.stack([mean_BQK - half_BQK, mean_BQK + half_BQK], dim=-1)
 
 
 def spans_of(attention_N: Tensor, blocks: int) -> tuple[int, int]:

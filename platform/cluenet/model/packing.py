@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -77,3 +78,20 @@ def _allowed(owner_BL: Tensor, branch_BL: Tensor) -> Tensor:
 def branch_start(segment: Segment, index: int) -> int:
     """Offset of a branch's first token from its segment's start."""
     return len(segment.common) + sum(map(len, segment.branches[:index]))
+
+
+def pick(states_BLD: Tensor, index: Tensor) -> Tensor:
+    """States at columns `index` [B, ...] -> [B, ..., D]."""
+    flat = index.flatten(1)
+    picked = states_BLD.gather(1, flat[..., None].expand(-1, -1, states_BLD.shape[-1]))
+    return picked.view(*index.shape, -1)
+
+
+def place(embeds_BLD: Tensor, index: Tensor, values: Tensor, valid_BQ: Tensor) -> Tensor:
+    """A copy with `values` [B, Q, ..., D] written at columns `index` [B, Q, ...]; absent questions write nothing."""
+    valid = valid_BQ.view(*valid_BQ.shape, *[1] * (index.ndim - 2)).expand_as(index).flatten(1)
+    scratch = embeds_BLD.shape[1]  # one more column swallows what must not be written
+    columns = index.flatten(1).masked_fill(~valid, scratch)
+    values = values.flatten(1, -2)
+    padded = F.pad(embeds_BLD, (0, 0, 0, 1))
+    return padded.scatter(1, columns[..., None].expand_as(values), values)[:, :scratch]

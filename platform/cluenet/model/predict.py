@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from cluenet.model.clues import box_of, spans_of
+from cluenet.model.times import block_edges
 from cluenet.model.vlm import Grid
 from cluenet.records import Answer, Box, PredictedClue
 
@@ -59,12 +59,3 @@ def _clue(model: ClueNet, evidence: Evidence, place: tuple[int, int, int], grid:
         kept=bool(evidence.keep_BQK[place]),
         attention_N=() if attention is None else tuple(attention.tolist()),
     )
-
-
-def block_edges(grid: Grid) -> list[float]:
-    """blocks + 1 borders in seconds: halfway between the middles, the outer ones as far out as the inner ones are in."""
-    middles = grid.seconds
-    if len(middles) == 1:
-        return [0.0, 2 * middles[0]]
-    inner = [(a + b) / 2 for a, b in itertools.pairwise(middles)]
-    return [max(0.0, 2 * middles[0] - inner[0]), *inner, 2 * middles[-1] - inner[-1]]
