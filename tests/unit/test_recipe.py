@@ -63,15 +63,17 @@ def test_all_problems_are_reported_at_once():
         "seed": -1,
         "name": "a b",
         "data": {"codec": "gif", "sampler": {"name": "uniform", "frames": "many"}},
-        "train": {"workers": 0, "stage1": {"lr": 1}},
+        "train": {"workers": 0, "stage1": {"lr": 0}},
+        "model": {"backbone": {"name": "hf_vlm"}},
         "nonsense": 1,
     })  # fmt: skip
     assert set(found) == {
-        "seed", "name", "data.codec", "data.sampler.frames", "train.workers", "train.stage1.steps", "nonsense",
+        "seed", "name", "data.codec", "data.sampler.frames", "train.workers", "train.stage1.lr", "nonsense",
+        "model.backbone.path",
     }  # fmt: skip
     assert "'lossless' or 'jpeg95'" in found["data.codec"]
     assert "not 'gif'" in found["data.codec"]
-    assert found["train.stage1.steps"] == "is required"
+    assert found["model.backbone.path"] == "is required"
 
 
 def test_settings_that_contradict_each_other():
