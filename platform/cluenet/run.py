@@ -100,7 +100,7 @@ class Run:
     @cached_property
     def checkpoint(self) -> Path | None:
         """The best checkpoint of the last stage; None when no stage is trained."""
-        from cluenet.train.trainer import supervision_of
+        from cluenet.train.supervision import supervision_of
 
         _ = self.plan.stage2  # raises when there is no training data, before anything is prepared
         for stage in ("stage1", "stage2"):

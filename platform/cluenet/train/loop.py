@@ -31,7 +31,7 @@ from cluenet.train.batches import TrainingBatches, prefetch
 from cluenet.train.checkpoints import TrainerState
 from cluenet.train.group import Group, mean_of
 from cluenet.train.plan import seed_of
-from cluenet.train.supervision import has_clues
+from cluenet.train.supervision import has_clues, supervision_of
 from cluenet.train.trackers import Trackers, finite
 from cluenet.train.validation import Validator
 
@@ -239,6 +239,7 @@ class _Loop:
             "address": state.address, "stage": state.stage, "steps": state.step, "best": checkpoints.name_of(best),
             "metric": self.recipe.train.validation.metric, "best_value": state.best_value,
             "stopped_early": state.step < self.stage.steps, "seconds": round(state.seconds, 2), "labels": state.labels,
+            "supervision": supervision_of(self.recipe, self.job.stage, self.job.train).to_dict(),
             "workers": self.group.size, "model": self.model.describe(), "init": self.job.init,
             "versions": {name: version(name) for name in ("cluenet", "torch", "transformers")},
         }  # fmt: skip

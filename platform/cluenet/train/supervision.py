@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
@@ -12,8 +13,14 @@ from torch import nn
 from cluenet.config.model import ModelSection
 from cluenet.config.train import Stage
 from cluenet.errors import SupervisionError
+from cluenet.folders import read_manifest
+from cluenet.recipe import Recipe
+from cluenet.train.cut_labels import NOTHING, Cut, cut_of
 
-LABEL_OF = {"answer": "answer", "chain": "chain", "concept": "clues", "attention": "boxes", "filter": "answer"}
+LABEL_OF = {
+    "answer": "answer", "chain": "chain", "concept": "clues", "attention": "boxes", "span": "times", "presence": "clues",
+    "filter": "answer",
+}  # fmt: skip
 """The count under `labels` in a prepared set's manifest that a loss term is taught by."""
 
 State = Literal["taught", "no labels", "not applicable", "off"]
@@ -47,6 +54,7 @@ class Supervision:
     stage: str
     terms: tuple[Term, ...]
     notes: tuple[str, ...] = ()
+    cut: Cut = NOTHING
 
     def lines(self) -> list[str]:
         """What is taught, masked and left out, in words; terms that are switched off are not mentioned."""
@@ -55,13 +63,20 @@ class Supervision:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"terms": [asdict(term) for term in self.terms], "notes": list(self.notes)}
+        return {"terms": [asdict(term) for term in self.terms], "notes": list(self.notes), "cut": asdict(self.cut)}
+
+
+def supervision_of(recipe: Recipe, stage_name: str, train: Sequence[str | Path]) -> Supervision:
+    """What the stage can learn from these prepared sets. Raises SupervisionError when that is nothing."""
+    stage, model = getattr(recipe.train, stage_name), recipe.model
+    cut = cut_of(model.clue_extractor, train) if uses_clue_labels(stage, model) else NOTHING
+    return supervise(stage_name, stage, model, [read_manifest(folder) for folder in train], cut)
 
 
 def supervise(
-    stage_name: str, stage: Stage, model: ModelSection, manifests: Sequence[Mapping[str, Any]]
+    stage_name: str, stage: Stage, model: ModelSection, manifests: Sequence[Mapping[str, Any]], cut: Cut = NOTHING
 ) -> Supervision:
-    """What `stage` can learn from prepared training sets with these manifests.
+    """What `stage` can learn from prepared training sets with these manifests, of whose clue labels `cut` has no room.
 
     Raises SupervisionError when that is nothing.
     """
@@ -73,7 +88,8 @@ def supervise(
     )
     if not any(term.state == "taught" for term in terms):
         raise SupervisionError(_nothing(stage_name, terms, labels, questions))
-    return Supervision(stage_name, terms, tuple(_notes(stage, model, labels, questions)))
+    notes = (*_notes(stage, model, labels, questions), *cut.notes(model.clue_extractor))
+    return Supervision(stage_name, terms, notes, cut)
 
 
 def extracts(model: ModelSection) -> bool:
@@ -81,9 +97,22 @@ def extracts(model: ModelSection) -> bool:
     return issubclass(model.clue_extractor.component, nn.Module) and model.reasoner.component.sees_clues
 
 
+def states_its_own(model: ModelSection) -> bool:
+    """Whether the clues that its reasoner reads come from the video, by training or without."""
+    return extracts(model) or (model.clue_extractor.component.training_free and model.reasoner.component.sees_clues)
+
+
 def has_clues(model: ModelSection) -> bool:
     """Whether its reasoner reads clues at all, learned or from the labels."""
     return model.clue_extractor.name != "none" and model.reasoner.component.sees_clues
+
+
+def uses_clue_labels(stage: Stage, model: ModelSection) -> bool:
+    """Whether clue labels are taught or read in this stage."""
+    weights = stage.losses.model_dump()
+    taught = extracts(model) and any(weights[name] for name in weights if LABEL_OF[name] in ("clues", "boxes", "times"))
+    read = has_clues(model) and (stage.clues == "truth" or not states_its_own(model) or any(stage.truth_share))
+    return taught or read
 
 
 def _term(name: str, weight: float, labels: int, questions: int, obstacle: str | None) -> Term:
@@ -100,18 +129,29 @@ def _obstacle(name: str, stage: Stage, model: ModelSection) -> str | None:
         return None
     if not model.reasoner.component.sees_clues:
         return f"the reasoner `{model.reasoner.name}` reads no clues"
-    if not extracts(model):
-        return f"the clue extractor `{model.clue_extractor.name}` learns nothing"
     if name != "filter":
-        return None
+        return _untaught(name, model)
+    if not states_its_own(model):
+        return f"the clue extractor `{model.clue_extractor.name}` states no clues of its own"
     if not model.clue_filter.component.learned:
         return f"the clue filter `{model.clue_filter.name}` has no gate"
     return None if stage.clues == "own" else "the filter is taught on the model's own clues, and `clues` is `truth`"
 
 
+def _untaught(name: str, model: ModelSection) -> str | None:
+    """Why a clue loss teaches the clue extractor nothing."""
+    extractor = model.clue_extractor
+    if not extracts(model):
+        return f"the clue extractor `{extractor.name}` learns nothing"
+    if name in extractor.component.taught_by(extractor):
+        return None
+    hint = " (set `presence: learned`)" if name == "presence" and "presence" in type(extractor).model_fields else ""
+    return f"the clue extractor `{extractor.name}` is not taught by it{hint}"
+
+
 def _notes(stage: Stage, model: ModelSection, labels: Mapping[str, int], questions: int) -> Iterable[str]:
     """What is legal, and most likely not meant."""
-    reads_truth = has_clues(model) and (stage.clues == "truth" or not extracts(model))
+    reads_truth = has_clues(model) and (stage.clues == "truth" or not states_its_own(model))
     without = questions - labels.get("clues", 0)
     if reads_truth and without:
         yield f"the reasoner reads ground-truth clues, and {without} of {questions} questions have none labelled"

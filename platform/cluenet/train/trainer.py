@@ -26,7 +26,7 @@ from cluenet.recipe import Recipe
 from cluenet.train import checkpoints
 from cluenet.train.group import OtherWorkerError
 from cluenet.train.loop import StageJob, Worker, metrics_of, run_stage
-from cluenet.train.supervision import Supervision, supervise
+from cluenet.train.supervision import supervision_of
 from cluenet.train.trackers import Follower
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -66,12 +66,6 @@ def train_stage(
             else:
                 _fit(job, recipe)
     return checkpoints.best_of(job.folder)
-
-
-def supervision_of(recipe: Recipe, stage_name: str, train: Sequence[Path]) -> Supervision:
-    """What the stage can learn from these prepared sets. Raises SupervisionError when that is nothing."""
-    manifests = [read_manifest(folder) for folder in train]
-    return supervise(stage_name, getattr(recipe.train, stage_name), recipe.model, manifests)
 
 
 def _job(
