@@ -17,6 +17,12 @@ class EvaluateSection(Section):
         "evaluate",
         description="Whose clues are read: the model's own, ground truth, none, the displayed words alone.",
     )
+    faithfulness: bool = setting(
+        False,
+        "evaluate",
+        description="Change the clues and watch the answer: whether it rests on them. Many more answer passes, the video is "
+        "still looked at once; measures row `oracle` too.",
+    )
     bootstrap: int = setting(1000, "evaluate", description="Resamples (of videos) behind every interval.", ge=100)
     workers: int = setting(1, "none", description="Evaluation processes.", ge=1)
     threads: int = setting(1, "evaluate", description="Torch threads per process; fixed, so that bytes repeat.", ge=1)

@@ -19,7 +19,9 @@ from cluenet.evaluate.results import available_rows
 from cluenet.evaluate.samples import Sample, View, sample_of
 from cluenet.model.batch import Batch
 from cluenet.model.checkpoint import load_model
+from cluenet.model.interventions import inapplicable, intervene
 from cluenet.model.vlm import Grid
+from cluenet.plain import rounded
 from cluenet.prepared import PreparedSet
 from cluenet.records import Example
 
@@ -68,10 +70,12 @@ class BatchResult:
 class BatchEvaluator:
     """One model in one process. Raises CheckpointError when the model folder cannot be loaded."""
 
-    def __init__(self, model_folder: Path, *, rows: Sequence[str], threads: int, device: str = "cpu"):
+    def __init__(
+        self, model_folder: Path, *, rows: Sequence[str], threads: int, device: str = "cpu", faithfulness: bool = False
+    ):
         torch.set_num_threads(threads)
         self.model = load_model(model_folder, device=device)
-        self.rows, self.device = tuple(rows), device
+        self.rows, self.device, self.faithfulness = tuple(rows), device, faithfulness
 
     def __call__(self, prepared: PreparedSet, parts: Sequence[Part]) -> BatchResult:
         """Raises DataError when the prepared set is damaged, CheckpointError when the model's numbers are not finite."""
@@ -81,16 +85,27 @@ class BatchEvaluator:
         ]
         batch = self.model.collate(clips, seed=0, shuffle_options=False)
         moved = batch.to(self.device)
-        labelled = prepared.manifest["labels"]["clues"] > 0
-        rows, notes = available_rows(self.rows, reads_clues=self.model.slots > 0, labelled=labelled)
-        answers = self.model.predict_rows(moved, rows)  # type: ignore[arg-type]
+        rows, notes = self._rows(labelled=prepared.manifest["labels"]["clues"] > 0)
+        look = self.model.look(moved)
+        answers = self.model.predict_rows(moved, rows, look=look)  # type: ignore[arg-type]
         per_question = [dict(zip(answers, question)) for question in zip(*answers.values())]
         keys = [part.clip for part in parts for _ in range(part.last - part.first)]
         samples = [
             sample_of(example, key, given, self._true_words(example, grid), self._view(grid))
             for (example, grid), key, given in zip(_with_grids(batch), keys, per_question, strict=True)
         ]
+        if self.faithfulness:
+            for sample, record in zip(samples, intervene(self.model, moved, look), strict=True):
+                sample["faithfulness"] = rounded(record)
         return BatchResult(samples, self.model.extracts, notes, time.perf_counter() - started)
+
+    def _rows(self, *, labelled: bool) -> tuple[list[str], dict[str, str]]:
+        """Those that can be measured, and what cannot."""
+        wanted = {*self.rows, "oracle"} if self.faithfulness else self.rows
+        rows, notes = available_rows(wanted, reads_clues=self.model.slots > 0, labelled=labelled)
+        if self.faithfulness:
+            notes |= {f"faithfulness.{name}": why for name, why in inapplicable(self.model).items()}
+        return rows, notes
 
     def _true_words(self, example: Example, grid: Grid) -> list[tuple[str, ...]]:
         """Labelled clues as the model would have to say them."""

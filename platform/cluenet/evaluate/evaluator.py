@@ -167,7 +167,10 @@ def _read(path: Path, parse: Any) -> Any:
 
 def _run(recipe: Recipe, model_folder: Path, todo: list[TestSet], progress: type[Progress], *, local: bool) -> None:
     work: Work = [(test, batch) for test in todo for batch in test.batches]
-    settings = {"rows": recipe.evaluate.rows, "threads": recipe.evaluate.threads, "device": _device(recipe)}
+    section = recipe.evaluate
+    settings = {
+        "rows": section.rows, "threads": section.threads, "device": _device(recipe), "faithfulness": section.faithfulness
+    }  # fmt: skip
     total = sum(test.prepared.num_questions for test in todo)
     with progress("Evaluating", total=total, unit="questions") as display:
         for test, result in _results(recipe, model_folder, work, settings, local=local):

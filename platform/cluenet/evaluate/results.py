@@ -7,6 +7,7 @@
     clues      {stated, kept}: agreement with labelled clues (see cluenet.metrics.clues), before and after the filter
     pointing   {rate, chance}: how often attention's peak lies on a labelled box, and a random token would
     calibration, hallucination  see `evaluate.reliability`
+    faithfulness                see `evaluate.faithfulness`; only there with `evaluate.faithfulness`
     tokens     means per question: visual, seen by the answer pass, clue words, clues stated, clues kept
     counts     of questions, videos, clips and quarantined rows
     notes      what is missing here, and why
@@ -17,12 +18,13 @@ Every estimate is {value, low, high, n}: a 95 % bootstrap interval by video.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from cluenet.evaluate.faithfulness import faithfulness
 from cluenet.evaluate.reliability import reliability
 from cluenet.evaluate.samples import Sample, stated_clues
 from cluenet.metrics import clues as clue_metrics
@@ -37,7 +39,7 @@ NOT_EXTRACTED = "the model's clues come from the labels, so there is nothing to 
 NO_BOXES = "no stated clue has both attention and a labelled box to point at"
 
 
-def available_rows(wanted: Sequence[str], *, reads_clues: bool, labelled: bool) -> tuple[list[str], dict[str, str]]:
+def available_rows(wanted: Collection[str], *, reads_clues: bool, labelled: bool) -> tuple[list[str], dict[str, str]]:
     """Rows that can be measured (`own` always, and first), and why the other wanted ones cannot."""
     others = [row for row in ROWS[1:] if row in wanted]
     if not reads_clues:
@@ -63,6 +65,9 @@ def summarise(
     )
     agreement, more_notes = _clues(samples, extracts, resamples)
     trust, trust_notes = reliability(known, resamples)
+    if samples and "faithfulness" in samples[0]:
+        trust["faithfulness"], more = faithfulness(samples, extracts=extracts, resamples=resamples)
+        trust_notes |= more
     results: dict[str, Any] = rounded({
         "accuracy": {**blocks["own"], "all": on_all.to_dict()}, "rows": blocks,
         "chance": chance([len(sample["options"]) for sample in known]), "positions": _positions(known),

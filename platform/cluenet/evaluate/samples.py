@@ -8,6 +8,8 @@
     true_clues     [{text, words, start_seconds, end_seconds, boxes}], or null where clues are not labelled
     chain          the labelled reasoning, or null
     tokens         {visual, seen, clue_words}: of the clip, those that the answer pass saw, words of the kept clues
+    faithfulness   only with `evaluate.faithfulness`: what the answer did when the clues were changed, see
+                   `cluenet.model.interventions`; null for an open question
 
 Times are seconds of the video file, boxes fractions of the frame, floats rounded to 6 digits.
 """
