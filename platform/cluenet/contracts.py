@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from cluenet.model.clues import ClueStates
+    from cluenet.model.sight import Sight
 
 
 class Component(ABC):
@@ -179,13 +180,21 @@ class PretrainContext(ABC):
 class ClueExtractor(Component):
     """Reads clues off the video for a question. runtime: `width` D and number of decoder `layers` of the backbone.
 
-    With `layer` None it learns nothing: its clues are the labels' (slots > 0) or there are none (slots 0), and the two
-    methods are never called. Otherwise it is a torch module.
+    One that learns is a torch module: it has query tokens after the question, and `extract` turns their states into clues.
+    One that reads the backbone as it is (`training_free`) overrides `read` instead. With `layer` None nothing is read:
+    its clues are the labels' (slots > 0) or there are none (slots 0), and no method is ever called.
     """
 
     slots: int  # K, 0 for none
     words: int  # W per clue
-    layer: int | None  # clue layer l_c in 1..layers: the input of that decoder layer is what `extract` gets
+    layer: int | None  # clue layer l_c in 1..layers: the input of that decoder layer is what is read
+    matching: Literal["ordered", "hungarian"] = "ordered"  # which labelled clue teaches which slot
+    training_free: ClassVar[bool] = False  # states clues of its own, and nothing teaches it
+
+    @classmethod
+    def taught_by(cls, config: ComponentConfig) -> frozenset[str]:
+        """Names of the clue losses (`train.<stage>.losses`) that teach an extractor with these settings."""
+        return frozenset()
 
     def query_embeddings(self) -> torch.Tensor:
         """[K, D] learned embeddings that stand after the question stem in the extraction pass."""
@@ -194,6 +203,10 @@ class ClueExtractor(Component):
     def extract(self, query_BQKD: torch.Tensor, visual_BND: torch.Tensor, visual_mask_BN: torch.Tensor) -> ClueStates:
         """States of query tokens and visual tokens at the clue layer -> the slots' words and attention."""
         raise NotImplementedError
+
+    def read(self, sight: Sight) -> ClueStates:
+        """The clues of a batch. Which parts of `sight` are used must not depend on the data: ranks stay in step."""
+        return self.extract(sight.query_states(self.query_embeddings()), sight.visual_BND, sight.visual_mask_BN)
 
 
 class ClueFilter(Component):

@@ -22,6 +22,12 @@ class Losses(Section):
     chain: float = Field(0.0, ge=0, description="Cross-entropy of the reasoning chain, given the clues.")
     concept: float = Field(0.0, ge=0, description="Cross-entropy of the clue words of every slot.")
     attention: float = Field(0.0, ge=0, description="Cross-entropy of slot attention against where the clue is seen.")
+    span: float = Field(
+        0.0, ge=0, description="Distance and overlap (1 - tIoU) of the time a slot looks at with that of the clue."
+    )
+    presence: float = Field(
+        0.0, ge=0, description="Cross-entropy of a slot's presence score (`clue_extractor.presence: learned`)."
+    )
     filter: float = Field(0.0, ge=0, description="Cross-entropy of the filter's gate against measured usefulness.")
 
 

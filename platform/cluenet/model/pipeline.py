@@ -18,14 +18,19 @@ from torch import Tensor, nn
 from cluenet.config.train import Stage
 from cluenet.contracts import ClueExtractor, ClueFilter, Reasoner
 from cluenet.model.batch import Batch, Collator
+from cluenet.model.clue_terms import clue_terms
 from cluenet.model.clues import ClueStates, sequence_mean, straight_through
 from cluenet.model.generate import open_answers
-from cluenet.model.losses import attention_loss, gate_loss, option_logprobs, token_loss
+from cluenet.model.losses import gate_loss, option_logprobs, token_loss
+from cluenet.model.packing import pick, place
 from cluenet.model.predict import answers_of
+from cluenet.model.sight import Sight
 from cluenet.model.vlm import Prefix, VisionLanguageModel
 from cluenet.records import Answer, Example, Frames
 
 ClueRow = Literal["own", "oracle", "none", "text"]
+VECTORS = ("queries", "presence")
+"""Parts of an extractor that are no hidden matrices, whatever their shape."""
 Look = tuple[Prefix | None, ClueStates | None, Tensor | None]
 """What one look at the videos leaves: prompts' key-value cache, states of the clue slots, question stems [B, Q, D]."""
 USEFUL = 0.02
@@ -54,7 +59,9 @@ class ClueNet(nn.Module):
         self.slots = extractor.slots if reasoner.sees_clues else 0
         self.extracts = self.slots > 0 and extractor.layer is not None
         if self.slots:
-            self.slot_embedding_KWD = nn.Parameter(torch.randn(extractor.slots, extractor.words, vlm.width) * 0.05)
+            marks = torch.randn(extractor.slots, extractor.words, vlm.width) * 0.05
+            # a backbone that nobody trains must read words as it knows them
+            self.slot_embedding_KWD = nn.Parameter(marks * 0 if extractor.training_free else marks)
         self.letters = reasoner.config.scoring == "letters"
         self.collator = Collator(
             vlm, slots=self.slots, words=extractor.words, extracts=self.extracts,
@@ -79,13 +86,14 @@ class ClueNet(nn.Module):
         `progress` in 0..1: how much of the stage is over.
         """
         prefix, states, stem = self._look(batch)
-        word_logits = self.vlm.head(states.words_BQKWD) if states else None
+        word_logits = self._word_logits(states)
         share = stage.truth_share_at(progress)
         evidence = self._train_evidence(batch, word_logits, states, stem, stage, share, seed)
         hidden = self._reason(batch, prefix, evidence.embeds_BQKWD)
         terms, counts = self._answer_terms(batch, hidden, stage)
         if states and word_logits is not None:
-            self._clue_terms(batch, word_logits, states, stage, terms, counts)
+            for total, part in zip((terms, counts), self._clue_terms(batch, word_logits, states, stage)):
+                total.update(part)
         metrics = self._metrics(batch, hidden)
         if stage.losses.filter and evidence.logits_BQK is not None:
             self._filter_term(batch, prefix, evidence, hidden, seed, terms, counts)
@@ -101,13 +109,12 @@ class ClueNet(nn.Module):
         prefix = self.vlm.prefix(batch.prefix, layer=layer, whole=self.reasoner.sees_video)
         if not self.extracts:
             return prefix, None, None
-        rows, index = batch.extraction, batch.query_index_BQK
-        embeds = F.embedding(rows.ids_BL, self.vlm.embeddings_VD)
-        queries = self.extractor.query_embeddings().expand(*index.shape, -1).to(embeds.dtype)
-        embeds = _place(embeds, index, queries, batch.valid_BQ)
-        hidden = self.vlm.text_pass(embeds, rows.positions_BL, rows.allowed_BLL, prefix=prefix, stop_at=layer)
-        states = self.extractor.extract(_pick(hidden, index), prefix.visual_BND, prefix.visual_mask_BN)
-        return prefix, states, _pick(hidden, batch.stem_index_BQ)
+        sight = Sight(self.vlm, self.collator.vocabulary, batch, prefix, layer)
+        states = self.extractor.read(sight)
+        return prefix, states, sight.stem_BQD
+
+    def _word_logits(self, states: ClueStates | None) -> Tensor | None:
+        return self.vlm.head(states.words_BQKWD) if states and states.words_BQKWD is not None else None
 
     def _train_evidence(
         self, batch: Batch, logits, states: ClueStates | None, stem, stage: Stage, truth_share: float, seed: int
@@ -135,7 +142,7 @@ class ClueNet(nn.Module):
         if stage.losses.answer:
             mask = labels.answered_BQ & batch.valid_BQ
             by_letter = mask & labels.num_options_BQ.gt(0) if self.letters else torch.zeros_like(mask)
-            logits = self.vlm.head(_pick(hidden_BLD, batch.answer.answer_index_BQ))
+            logits = self.vlm.head(pick(hidden_BLD, batch.answer.answer_index_BQ))
             letters = torch.tensor(self.letter_ids, device=hidden_BLD.device)
             values = F.cross_entropy(logits.flatten(0, 1).float(), letters[labels.gold_BQ].flatten(), reduction="none")
             rows = batch.answer.option_rows
@@ -155,17 +162,11 @@ class ClueNet(nn.Module):
             counts["chain"] = torch.tensor(len({(b, q) for b, q in rows[:, :2].tolist()}))
         return terms, counts
 
-    def _clue_terms(self, batch: Batch, logits_BQKWV, states: ClueStates, stage: Stage, terms, counts) -> None:
-        labels = batch.labels
-        labelled = (labels.labelled_BQ & batch.valid_BQ)[..., None]
-        if stage.losses.concept:
-            mask = labelled[..., None].expand_as(labels.words_BQKW)
-            terms["concept"] = token_loss(logits_BQKWV, labels.words_BQKW, mask)
-            counts["concept"] = labelled.sum()
-        if stage.losses.attention:
-            mask = labels.located_BQK & labelled
-            terms["attention"] = attention_loss(states.attention_BQKN, labels.attention_BQKN, mask)
-            counts["attention"] = mask.sum()
+    def _clue_terms(self, batch: Batch, logits_BQKWV: Tensor, states: ClueStates, stage: Stage):
+        return clue_terms(
+            batch.labels, batch.valid_BQ, logits_BQKWV, states, stage.losses, none=self.collator.vocabulary.none,
+            matching=self.extractor.matching,
+        )  # fmt: skip
 
     def _filter_term(
         self, batch: Batch, prefix, evidence: Evidence, hidden_BLD: Tensor, seed: int, terms, counts
@@ -188,10 +189,14 @@ class ClueNet(nn.Module):
         present = batch.labels.words_BQKW.ne(self.collator.vocabulary.none).any(-1)
         return Evidence(self._embed(ids), ids, present, None, None, present, batch.labels.attention_BQKN)
 
-    def _own(self, batch: Batch, logits: Tensor, states: ClueStates, stem_BQD: Tensor, *, seed: int) -> Evidence:
-        ids = logits.argmax(-1)
-        words = straight_through(logits, self.vlm.embeddings_VD) + self._slot_embedding()
-        present = self.collator.vocabulary.present(ids)
+    def _own(self, batch: Batch, logits: Tensor | None, states: ClueStates, stem_BQD: Tensor, *, seed: int) -> Evidence:
+        if logits is None:
+            ids, words = states.ids_BQKW, self._embed(states.ids_BQKW)
+        else:
+            ids = logits.argmax(-1)
+            words = straight_through(logits, self.vlm.embeddings_VD) + self._slot_embedding()
+        scores = states.presence_BQK
+        present = self.collator.vocabulary.present(ids) if scores is None else scores > 0
         return self._filtered(words, ids, present, stem_BQD, states.attention_BQKN, seed=seed)
 
     def _filtered(self, words, ids, present, stem_BQD, attention, *, seed: int) -> Evidence:
@@ -226,7 +231,7 @@ class ClueNet(nn.Module):
         embeds = F.embedding(batch.answer.packed.ids_BL, self.vlm.embeddings_VD)
         if not self.slots:
             return embeds
-        return _place(embeds, batch.answer.clue_index_BQKW, clues_BQKWD.to(embeds.dtype), batch.valid_BQ)
+        return place(embeds, batch.answer.clue_index_BQKW, clues_BQKWD.to(embeds.dtype), batch.valid_BQ)
 
     def _seen(self, prefix: Prefix | None) -> Prefix | None:
         return prefix if self.reasoner.sees_video else None
@@ -235,7 +240,7 @@ class ClueNet(nn.Module):
         """[B, Q, A] unnormalised log-probabilities of the options: of their letters, or per token of their words."""
         width = max(2, int(batch.labels.num_options_BQ.max()))
         if self.letters:
-            logits = self.vlm.head(_pick(hidden_BLD, batch.answer.answer_index_BQ)).float().log_softmax(-1)
+            logits = self.vlm.head(pick(hidden_BLD, batch.answer.answer_index_BQ)).float().log_softmax(-1)
             return logits[..., self.letter_ids[:width]]
         rows = batch.answer.option_rows
         rows = rows[batch.labels.num_options_BQ[rows[:, 0], rows[:, 1]] > 0]
@@ -324,7 +329,7 @@ class ClueNet(nn.Module):
         truth = self._truth(batch)
         if clues == "oracle" or not self.slots:
             return truth
-        own = self._own(batch, self.vlm.head(states.words_BQKWD), states, stem, seed=seed) if self.extracts else truth
+        own = self._own(batch, self._word_logits(states), states, stem, seed=seed) if self.extracts else truth
         if clues == "none":
             return Evidence(self._empty(own.embeds_BQKWD), own.ids_BQKW, own.present_BQK, own.gate_BQK, None,
                             torch.zeros_like(own.keep_BQK), own.attention_BQKN)  # fmt: skip
@@ -349,7 +354,9 @@ class ClueNet(nn.Module):
             "extractor.",
         )
         return [
-            p for name, p in self.named_parameters() if p.ndim == 2 and name.startswith(names) and "queries" not in name
+            p
+            for name, p in self.named_parameters()
+            if p.ndim == 2 and name.startswith(names) and not any(part in name for part in VECTORS)
         ]
 
     def describe(self) -> dict[str, Any]:
@@ -358,20 +365,3 @@ class ClueNet(nn.Module):
             "backbone_parameters": backbone,
             "clue_parameters": sum(p.numel() for p in self.parameters()) - backbone,
         }
-
-
-def _pick(states_BLD: Tensor, index: Tensor) -> Tensor:
-    """States at columns `index` [B, ...] -> [B, ..., D]."""
-    flat = index.flatten(1)
-    picked = states_BLD.gather(1, flat[..., None].expand(-1, -1, states_BLD.shape[-1]))
-    return picked.view(*index.shape, -1)
-
-
-def _place(embeds_BLD: Tensor, index: Tensor, values: Tensor, valid_BQ: Tensor) -> Tensor:
-    """A copy with `values` [B, Q, ..., D] written at columns `index` [B, Q, ...]; absent questions write nothing."""
-    valid = valid_BQ.view(*valid_BQ.shape, *[1] * (index.ndim - 2)).expand_as(index).flatten(1)
-    scratch = embeds_BLD.shape[1]  # one more column swallows what must not be written
-    columns = index.flatten(1).masked_fill(~valid, scratch)
-    values = values.flatten(1, -2)
-    padded = F.pad(embeds_BLD, (0, 0, 0, 1))
-    return padded.scatter(1, columns[..., None].expand_as(values), values)[:, :scratch]

@@ -130,6 +130,10 @@ class VisionLanguageModel(nn.Module):
         """[..., D] normalised states -> [..., V] logits."""
         return self.hf.get_output_embeddings()(states)
 
+    def lens(self, states: Tensor) -> Tensor:
+        """[..., D] states of any layer -> [..., V] logits, as if it were the last (the logit lens)."""
+        return self.head(self.text.norm(states))
+
     def ids(self, text: str) -> list[int]:
         """Token ids without special tokens. Remembered: questions and options come again every epoch."""
         if text not in self._ids:
@@ -291,6 +295,9 @@ class VisionLanguageModel(nn.Module):
 
     def _run(self, *, tap: int | None, stop: bool, **inputs) -> tuple[Tensor | None, Tensor | None]:
         """The decoder stack; `tap` catches the input of a layer. A pre-hook, because HF's own hidden states miss DeepStack."""
+        if self.text.config._attn_implementation == "eager":  # it adds the mask, and a bool would add 1
+            allowed, dtype = inputs["attention_mask"], inputs["inputs_embeds"].dtype
+            inputs["attention_mask"] = torch.where(allowed, 0.0, torch.finfo(dtype).min).to(dtype)
         if tap is None:
             return self.text(**inputs, use_cache=True).last_hidden_state, None
         box: dict[str, Tensor] = {}

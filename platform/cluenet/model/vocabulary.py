@@ -25,6 +25,7 @@ class ClueVocabulary:
     def __init__(self, vlm: VisionLanguageModel, words: int):
         self.vlm, self.words = vlm, words
         self.none, self.absent = vlm.word_id(NONE), vlm.word_id(ABSENT)
+        self._content_words: dict[frozenset[str], Tensor] = {}
 
     def encode(self, clue: Clue, grid: Grid) -> list[int]:
         """W word ids."""
@@ -41,8 +42,32 @@ class ClueVocabulary:
         if clue.start_seconds is None or clue.end_seconds is None:
             return self.absent
         block = nearest_block((clue.start_seconds + clue.end_seconds) / 2, grid)
-        label = self.vlm.labels(grid)[block]
-        return self.vlm.word_id(label) if self.vlm.is_word(label) else self.absent
+        return self.when_ids(grid)[block]
+
+    def when_ids(self, grid: Grid) -> list[int]:
+        """Word ids that name the temporal blocks; `_` where the tokenizer splits such a label."""
+        return [self.vlm.word_id(label) if self.vlm.is_word(label) else self.absent for label in self.vlm.labels(grid)]
+
+    def content_words(self, excluded: frozenset[str]) -> Tensor:
+        """Bool [V]: tokens that are whole words of letters, more than one, not in `excluded` (lower case), not special.
+
+        A word stands for itself: text made of it gives the same token again."""
+        if excluded not in self._content_words:
+            self._content_words[excluded] = self._content_mask(excluded)
+        return self._content_words[excluded]
+
+    def _content_mask(self, excluded: frozenset[str]) -> Tensor:
+        tokenizer = self.vlm.tokenizer
+        words = [word.strip() for word in tokenizer.batch_decode([[i] for i in range(len(tokenizer))])]
+        back = tokenizer([f" {word}" for word in words], add_special_tokens=False).input_ids
+        silent = {ABSENT, NONE, *excluded}
+        special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+        mask = torch.zeros(len(self.vlm.embeddings_VD), dtype=torch.bool)
+        for i, (word, ids) in enumerate(zip(words, back)):
+            mask[i] = (
+                word.isalpha() and len(word) > 1 and word.lower() not in silent and i not in special and ids == [i]
+            )
+        return mask
 
     def decode(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Words as they are displayed, `when` included."""
