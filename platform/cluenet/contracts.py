@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -209,6 +210,15 @@ class ClueExtractor(Component):
         return self.extract(sight.query_states(self.query_embeddings()), sight.visual_BND, sight.visual_mask_BN)
 
 
+@dataclass(frozen=True)
+class Judged:
+    """The clues of one clip's questions with a known answer, before the filter."""
+
+    gate_QK: np.ndarray
+    present_QK: np.ndarray
+    useful_QK: np.ndarray  # bool: its exact utility is above `filter_loss.delta`
+
+
 class ClueFilter(Component):
     """Scores and keeps clues. It sees neither options nor answer.
 
@@ -216,14 +226,33 @@ class ClueFilter(Component):
     """
 
     learned: ClassVar[bool] = False  # has a gate that the filter loss trains
+    sees_answer: ClassVar[bool] = False  # an upper bound: `keep` gets the clues' exact utilities in place of gates
 
     @abstractmethod
     def gate_logits(self, clues_BQKWD: torch.Tensor, stem_BQD: torch.Tensor) -> torch.Tensor | None:
         """[B, Q, K] scores before the sigmoid, from displayed words and the question stem; None without a gate."""
 
     @abstractmethod
-    def keep(self, gate_BQK: torch.Tensor | None, present_BQK: torch.Tensor, *, seed: int) -> torch.Tensor:
-        """Bool [B, Q, K]: which clues the reasoner gets. Empty slots (`present` False) are never kept."""
+    def keep(
+        self, gate_BQK: torch.Tensor | None, present_BQK: torch.Tensor, *, seeds_BQ: torch.Tensor
+    ) -> torch.Tensor:
+        """Bool [B, Q, K]: which clues the reasoner gets. Empty slots (`present` False) are never kept.
+
+        A question's decision depends on its own row alone; chance comes from `seeds_BQ`, one seed per question.
+        """
+
+    def shares(self, gate_BQK: torch.Tensor | None, keep_BQK: torch.Tensor) -> torch.Tensor:
+        """[B, Q, K] in 0..1: how much of a clue's word embeddings is read, the rest being those of an empty slot."""
+        return keep_BQK.float()
+
+    @classmethod
+    def calibration_clips(cls, config: ComponentConfig) -> int:
+        """How many validation clips `calibrate` wants after training; 0: none, and it is not called."""
+        return 0
+
+    def calibrate(self, clips: Sequence[Judged], *, seed: int) -> dict[str, float | str]:
+        """Settle what depends on validation data, kept in buffers; returns facts for the model card."""
+        raise NotImplementedError
 
 
 class Reasoner(Component):

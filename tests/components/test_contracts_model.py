@@ -22,7 +22,7 @@ def build(name, **settings):
 
 
 def kept(clue_filter, gates=GATES, present=ALL, seed=0):
-    return clue_filter.keep(gates, present, seed=seed)[0, 0].int().tolist()
+    return clue_filter.keep(gates, present, seeds_BQ=torch.tensor([[seed]]))[0, 0].int().tolist()
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
@@ -49,7 +49,7 @@ def test_every_combination_trains_and_answers(extractor, clue_filter, reasoner):
 @pytest.mark.parametrize("name", list(register.clue_filter))
 def test_empty_slots_are_never_kept_and_the_shape_stays(name):
     present = torch.tensor([[[True, False, True, False]]])
-    result = build(name).keep(GATES, present, seed=0)
+    result = build(name).keep(GATES, present, seeds_BQ=torch.tensor([[0]]))
     assert result.shape == present.shape
     assert not (result & ~present).any()
 
@@ -90,8 +90,10 @@ def test_adaptive_keeps_what_passes_at_most_so_many_or_nothing(settings, wanted)
 def test_random_follows_its_seed_and_its_share_and_not_the_gates():
     present = torch.ones(50, 10, 4, dtype=torch.bool)
     half = build("random", keep=0.5)
-    one, again, other = (half.keep(None, present, seed=seed) for seed in (1, 1, 2))
+    seeds = torch.arange(500).view(50, 10)
+    one, again, other = (half.keep(None, present, seeds_BQ=seeds + shift) for shift in (0, 0, 1000))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
     assert float(one.float().mean()) == pytest.approx(0.5, abs=0.05)
-    assert torch.equal(one, half.keep(torch.rand(50, 10, 4), present, seed=1))
+    assert torch.equal(one, half.keep(torch.rand(50, 10, 4), present, seeds_BQ=seeds))
+    assert torch.equal(one[7:9], half.keep(None, present[7:9], seeds_BQ=seeds[7:9]))  # whatever else is in the batch

@@ -277,9 +277,9 @@ def test_open_answers_are_greedy_token_by_token(reasoner, monkeypatch):
     reference = replace(questions[1], answer=answer.prediction)
     batch = batch_of(model, [questions[0], reference], clips=1)
     with torch.no_grad():
-        prefix, states, stem = model._look(batch)
-        evidence = model._evidence_for("own", batch, states, stem, 0)
-        hidden = model._reason(batch, prefix, evidence.embeds_BQKWD)
+        look = model._look(batch)
+        evidence = model._evidence_for("own", batch, look, 0)
+        hidden = model._reason(batch, look[0], evidence.embeds_BQKWD)
         rows = batch.answer.option_rows[: len(tokens)]
         assert model.vlm.head(hidden[rows[:, 0], rows[:, 3]]).argmax(-1).tolist() == rows[:, 4].tolist()
 

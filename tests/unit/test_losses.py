@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cluenet.model.clues import box_of, sequence_mean, spans_of, straight_through
-from cluenet.model.losses import attention_loss, gate_loss, option_logprobs, token_loss
+from cluenet.model.losses import attention_loss, option_logprobs, token_loss
 
 
 def softmax(values):
@@ -45,26 +45,13 @@ def test_attention_loss_against_plain_python():
     assert float(attention_loss(attention, target, mask)) == pytest.approx(sum(wanted) / 3, rel=1e-5)
 
 
-def test_gate_loss_against_plain_python():
-    logits, useful, mask = (
-        torch.tensor([[1.5, -0.5, 3.0]]),
-        torch.tensor([[True, True, False]]),
-        torch.tensor([[1, 1, 0]]),
-    )
-    wanted = [math.log(1 + math.exp(-1.5)), math.log(1 + math.exp(0.5))]
-    assert float(gate_loss(logits, useful, mask)) == pytest.approx(sum(wanted) / 2, rel=1e-5)
-
-
-@pytest.mark.parametrize("name", ["token", "attention", "gate"])
+@pytest.mark.parametrize("name", ["token", "attention"])
 def test_gradients_agree_with_finite_differences(name):
     torch.manual_seed(2)
     x = torch.randn(1, 2, 3, dtype=torch.double, requires_grad=True)
     losses = {
         "token": lambda v: token_loss_double(v),
         "attention": lambda v: attention_loss(v[:, :, None].softmax(-1), torch.full((1, 2, 1, 3), 1 / 3).double(), torch.ones(1, 2, 1)),
-        "gate": lambda v: sequence_mean(
-            torch.nn.functional.binary_cross_entropy_with_logits(v, (v > 0).double().detach(), reduction="none"), torch.ones_like(v)
-        ),
     }  # fmt: skip
     assert torch.autograd.gradcheck(losses[name], (x,))
 

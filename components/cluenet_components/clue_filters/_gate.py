@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from cluenet.contracts import ClueFilter
@@ -31,18 +34,29 @@ class Gate(nn.Module):
         return self.mlp(torch.cat([clue, stem, others], dim=-1).detach())[..., 0]
 
 
+class GateConfig(ComponentConfig):
+    gate: Literal["hard", "soft"] = Field(
+        "hard",
+        description="How a kept clue is read. hard: as it stands; soft: its word embeddings mix with those of an empty slot, "
+        "the gate being its share.",
+    )
+
+
 class GatedFilter(nn.Module, ClueFilter):
     """Base of the filters that keep clues by a learned gate; they differ in `keep` alone."""
 
     learned = True
 
-    def __init__(self, config: ComponentConfig, *, width: int, words: int):
+    def __init__(self, config: GateConfig, *, width: int, words: int):
         nn.Module.__init__(self)
         ClueFilter.__init__(self, config)
         self.gate = Gate(width, words)
 
     def gate_logits(self, clues_BQKWD: Tensor, stem_BQD: Tensor) -> Tensor:
         return self.gate(clues_BQKWD, stem_BQD)
+
+    def shares(self, gate_BQK: Tensor, keep_BQK: Tensor) -> Tensor:
+        return keep_BQK * gate_BQK if self.config.gate == "soft" else keep_BQK.float()
 
 
 def best(gate_BQK: Tensor, allowed_BQK: Tensor, count: int) -> Tensor:

@@ -16,5 +16,5 @@ class KeepAllFilter(ClueFilter):
     def gate_logits(self, clues_BQKWD: Tensor, stem_BQD: Tensor) -> Tensor | None:
         return None
 
-    def keep(self, gate_BQK: Tensor | None, present_BQK: Tensor, *, seed: int) -> Tensor:
+    def keep(self, gate_BQK: Tensor | None, present_BQK: Tensor, *, seeds_BQ: Tensor) -> Tensor:
         return torch.ones_like(present_BQK) & present_BQK

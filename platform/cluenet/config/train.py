@@ -28,7 +28,42 @@ class Losses(Section):
     presence: float = Field(
         0.0, ge=0, description="Cross-entropy of a slot's presence score (`clue_extractor.presence: learned`)."
     )
-    filter: float = Field(0.0, ge=0, description="Cross-entropy of the filter's gate against measured usefulness.")
+    filter: float = Field(0.0, ge=0, description="How well the filter's gate agrees with measured usefulness.")
+
+
+class FilterLoss(Section):
+    """How the filter's gate is taught, where `losses.filter` has a weight. Usefulness is a change of the right answer's
+    log-probability, in nats, normalised over the options."""
+
+    utility: Literal["leave_one_out", "add_one", "mean"] = Field(
+        "leave_one_out",
+        description="What a clue does to the right answer: leaving it out of all clues (one more reasoning pass), adding it "
+        "to none (two), or the mean of both (three), which also credits clues that say the same.",
+    )
+    measured: int = Field(
+        1, ge=1, description="Clues of a question whose utility is measured at each step, at random; at most all slots."
+    )
+    delta: float = Field(0.02, ge=0, description="Utility (nats) at which a clue counts as useful.")
+    temperature: float = Field(
+        0.01, gt=0, description="Softness of the target sigmoid((utility - delta) / temperature)."
+    )
+    ranking: float = Field(
+        0.0, ge=0, description="Weight of the hinge that ranks gates like utilities that differ by more than delta."
+    )
+    margin: float = Field(0.2, gt=0, le=1, description="How far apart the hinge wants two gates.")
+    budget: float = Field(0.0, ge=0, description="Weight of the squared excess of the mean gate over `budget_share`.")
+    budget_share: Share = Field(0.5, description="Mean gate that costs nothing.")
+    distractors: Share = Field(
+        0.0,
+        description="Share of empty slots that the gate, never the reasoner, sees filled with true but useless clues: those "
+        "of other questions about the same clip.",
+    )
+
+    @model_validator(mode="after")
+    def _ranking_needs_pairs(self) -> FilterLoss:
+        if self.ranking and self.measured < 2 and not self.distractors:
+            raise ValueError("ranking compares clues of a question: set `measured` to 2 or more, or give `distractors`")
+        return self
 
 
 class Stage(Section):
@@ -56,6 +91,9 @@ class Stage(Section):
     final_lr_fraction: float = Field(0.05, ge=0, le=1, description="The cosine ends at this fraction of the peak.")
     clip_norm: float = Field(1.0, gt=0, description="Largest gradient norm.")
     losses: Losses = Field(default_factory=lambda: Losses(), description="Weights of the loss terms.")
+    filter_loss: FilterLoss = Field(
+        default_factory=lambda: FilterLoss(), description="How the filter's gate is taught."
+    )
 
     def truth_share_at(self, progress: float) -> float:
         """Share of questions that read ground truth after `progress` (0..1) of the stage."""

@@ -21,10 +21,22 @@ def attention_loss(attention_BQKN: Tensor, target_BQKN: Tensor, mask_BQK: Tensor
     return sequence_mean(values, mask_BQK)
 
 
-def gate_loss(logits_BQ: Tensor, useful_BQ: Tensor, mask_BQ: Tensor) -> Tensor:
-    """Binary cross-entropy of a clue's gate against whether leaving it out hurt the right answer."""
-    values = F.binary_cross_entropy_with_logits(logits_BQ.float(), useful_BQ.float(), reduction="none")
-    return sequence_mean(values, mask_BQ)
+def gate_loss(logits_BQK: Tensor, utility_BQK: Tensor, mask_BQK: Tensor, *, delta: float, temperature: float) -> Tensor:
+    """Binary cross-entropy of gates against soft targets sigmoid((utility - delta) / temperature)."""
+    targets = ((utility_BQK - delta) / temperature).sigmoid().to(logits_BQK.dtype)
+    return sequence_mean(F.binary_cross_entropy_with_logits(logits_BQK, targets, reduction="none"), mask_BQK)
+
+
+def ranking_loss(gate_BQK: Tensor, utility_BQK: Tensor, mask_BQK: Tensor, *, margin: float, delta: float) -> Tensor:
+    """Hinge max(0, margin - (gate_i - gate_j)), mean over the pairs of a question with utility_i - utility_j > delta."""
+    ahead = gate_BQK[..., :, None] - gate_BQK[..., None, :]
+    better = utility_BQK[..., :, None] - utility_BQK[..., None, :] > delta
+    return sequence_mean((margin - ahead).clamp(min=0), better & mask_BQK[..., :, None] & mask_BQK[..., None, :])
+
+
+def budget_loss(gate_BQK: Tensor, mask_BQK: Tensor, *, share: float) -> Tensor:
+    """Squared excess of the mean gate over `share`. The mean is the batch's: one question may need all of its clues."""
+    return (sequence_mean(gate_BQK, mask_BQK) - share).clamp(min=0).square()
 
 
 def option_logprobs(scores_BQA: Tensor, num_options_BQ: Tensor) -> Tensor:

@@ -21,20 +21,19 @@ from cluenet.model.batch import Batch, Collator
 from cluenet.model.clue_terms import clue_terms
 from cluenet.model.clues import ClueStates, sequence_mean, straight_through
 from cluenet.model.generate import open_answers
-from cluenet.model.losses import gate_loss, option_logprobs, token_loss
+from cluenet.model.losses import option_logprobs, token_loss
 from cluenet.model.packing import pick, place
 from cluenet.model.predict import answers_of
 from cluenet.model.sight import Sight
+from cluenet.model.utilities import Probe, exact_utilities, filter_term, gold_logprob
 from cluenet.model.vlm import Prefix, VisionLanguageModel
-from cluenet.records import Answer, Example, Frames
+from cluenet.records import Answer, Example, Frames, content_hash
 
 ClueRow = Literal["own", "oracle", "none", "text"]
 VECTORS = ("queries", "presence")
 """Parts of an extractor that are no hidden matrices, whatever their shape."""
 Look = tuple[Prefix | None, ClueStates | None, Tensor | None]
 """What one look at the videos leaves: prompts' key-value cache, states of the clue slots, question stems [B, Q, D]."""
-USEFUL = 0.02
-"""Leaving a clue out must cost the right answer at least this much log-probability for it to count as useful."""
 
 
 @dataclass
@@ -45,7 +44,6 @@ class Evidence:
     ids_BQKW: Tensor  # the words themselves
     present_BQK: Tensor
     gate_BQK: Tensor | None
-    logits_BQK: Tensor | None
     keep_BQK: Tensor
     attention_BQKN: Tensor | None
 
@@ -85,18 +83,20 @@ class ClueNet(nn.Module):
 
         `progress` in 0..1: how much of the stage is over.
         """
-        prefix, states, stem = self._look(batch)
+        prefix, states, _ = look = self._look(batch)
         word_logits = self._word_logits(states)
         share = stage.truth_share_at(progress)
-        evidence = self._train_evidence(batch, word_logits, states, stem, stage, share, seed)
+        evidence = self._train_evidence(batch, word_logits, look, stage, share, seed)
         hidden = self._reason(batch, prefix, evidence.embeds_BQKWD)
         terms, counts = self._answer_terms(batch, hidden, stage)
         if states and word_logits is not None:
             for total, part in zip((terms, counts), self._clue_terms(batch, word_logits, states, stage)):
                 total.update(part)
         metrics = self._metrics(batch, hidden)
-        if stage.losses.filter and evidence.logits_BQK is not None:
-            self._filter_term(batch, prefix, evidence, hidden, seed, terms, counts)
+        if stage.losses.filter and self.filter.learned and self._reads_own(stage):
+            terms["filter"], counts["filter"] = filter_term(
+                self, batch, look, evidence, hidden, settings=stage.filter_loss, seed=seed
+            )
         weights = stage.losses.model_dump()
         loss = sum((weights[name] * value for name, value in terms.items()), torch.zeros((), device=hidden.device))
         return {"loss": loss, **terms, **metrics, **{f"labels/{name}": value for name, value in counts.items()}}
@@ -116,12 +116,13 @@ class ClueNet(nn.Module):
     def _word_logits(self, states: ClueStates | None) -> Tensor | None:
         return self.vlm.head(states.words_BQKWD) if states and states.words_BQKWD is not None else None
 
-    def _train_evidence(
-        self, batch: Batch, logits, states: ClueStates | None, stem, stage: Stage, truth_share: float, seed: int
-    ) -> Evidence:
-        if stage.clues == "truth" or not self.extracts:
+    def _reads_own(self, stage: Stage) -> bool:
+        return stage.clues == "own" and self.extracts
+
+    def _train_evidence(self, batch: Batch, logits, look: Look, stage: Stage, truth_share: float, seed: int) -> Evidence:
+        if not self._reads_own(stage):
             return self._truth(batch)
-        evidence = self._own(batch, logits, states, stem, seed=0)
+        evidence = self._own(batch, logits, look, seed=0)
         if not stage.coupled:
             evidence.embeds_BQKWD = evidence.embeds_BQKWD.detach()
         return self._mix_in_truth(batch, evidence, truth_share, seed)
@@ -168,28 +169,14 @@ class ClueNet(nn.Module):
             matching=self.extractor.matching,
         )  # fmt: skip
 
-    def _filter_term(
-        self, batch: Batch, prefix, evidence: Evidence, hidden_BLD: Tensor, seed: int, terms, counts
-    ) -> None:
-        """Utility of one random clue per question: what leaving it out costs the right answer (no gradient)."""
-        generator = torch.Generator().manual_seed(seed)
-        choice = torch.randint(0, self.slots, batch.valid_BQ.shape, generator=generator).to(hidden_BLD.device)
-        chosen = F.one_hot(choice, self.slots).bool()
-        with torch.no_grad():
-            without = torch.where(chosen[..., None, None], self._empty(evidence.embeds_BQKWD), evidence.embeds_BQKWD)
-            before, after = (self._gold_logprob(batch, h) for h in (hidden_BLD, self._reason(batch, prefix, without)))
-            useful = before - after > USEFUL
-        mask = (evidence.present_BQK & chosen).any(-1) & batch.labels.answered_BQ & batch.valid_BQ
-        terms["filter"] = gate_loss(evidence.logits_BQK.gather(-1, choice[..., None])[..., 0], useful, mask)
-        counts["filter"] = mask.sum()
-
     # ----------------------------------------------------------------------------------- evidence
     def _truth(self, batch: Batch) -> Evidence:
         ids = batch.labels.words_BQKW
         present = batch.labels.words_BQKW.ne(self.collator.vocabulary.none).any(-1)
-        return Evidence(self._embed(ids), ids, present, None, None, present, batch.labels.attention_BQKN)
+        return Evidence(self._embed(ids), ids, present, None, present, batch.labels.attention_BQKN)
 
-    def _own(self, batch: Batch, logits: Tensor | None, states: ClueStates, stem_BQD: Tensor, *, seed: int) -> Evidence:
+    def _own(self, batch: Batch, logits: Tensor | None, look: Look, *, seed: int) -> Evidence:
+        states = look[1]
         if logits is None:
             ids, words = states.ids_BQKW, self._embed(states.ids_BQKW)
         else:
@@ -197,16 +184,25 @@ class ClueNet(nn.Module):
             words = straight_through(logits, self.vlm.embeddings_VD) + self._slot_embedding()
         scores = states.presence_BQK
         present = self.collator.vocabulary.present(ids) if scores is None else scores > 0
-        return self._filtered(words, ids, present, stem_BQD, states.attention_BQKN, seed=seed)
+        return self._filtered(batch, look, words, ids, present, states.attention_BQKN, seed=seed)
 
-    def _filtered(self, words, ids, present, stem_BQD, attention, *, seed: int) -> Evidence:
+    def _filtered(self, batch: Batch, look: Look, words, ids, present, attention, *, seed: int) -> Evidence:
         """words [B, Q, K, W, D]: embeddings of ids [B, Q, K, W]; present [B, Q, K]: which slots say something."""
-        gate_logits = self.filter.gate_logits(words, stem_BQD)
-        gate = None if gate_logits is None else gate_logits.sigmoid().detach()
-        keep = self.filter.keep(gate, present, seed=seed)
-        shown = present if self.training else keep  # the gate is a side head: it filters at inference only
-        embeds = torch.where(shown[..., None, None], words, self._empty(words))
-        return Evidence(embeds, ids, present, gate, gate_logits, keep, attention)
+        empty = self._empty(ids)
+        words = torch.where(present[..., None, None], words, empty)
+        if self.training:  # the gate is a side head: it filters at inference only
+            return Evidence(words, ids, present, None, present, attention)
+        logits = self.filter.gate_logits(words, look[2])
+        gate = None if logits is None else logits.float().sigmoid()
+        judged = exact_utilities(self, batch, look[0], ids, present) if self.filter.sees_answer else gate
+        keep = self.filter.keep(judged, present, seeds_BQ=_seeds(batch, seed))
+        share = self.filter.shares(gate, keep).to(words.dtype)[..., None, None]
+        return Evidence(torch.lerp(empty, words, share), ids, present, gate, keep, attention)
+
+    def probe(self, batch: Batch, prefix: Prefix | None) -> Probe:
+        """The reasoner, to be asked what clues are worth."""
+        empty = self._empty(batch.labels.words_BQKW)
+        return Probe(lambda clues: gold_logprob(self, batch, self._reason(batch, prefix, clues)), empty)
 
     def _embed(self, ids_BQKW: Tensor) -> Tensor:
         if not self.slots:
@@ -216,10 +212,9 @@ class ClueNet(nn.Module):
     def _slot_embedding(self) -> Tensor:
         return self.slot_embedding_KWD[: self.slots]
 
-    def _empty(self, like_BQKWD: Tensor) -> Tensor:
-        """Embeddings of slots that say nothing."""
-        shape = like_BQKWD.shape[:-1]
-        return self._embed(torch.full(shape, self.collator.vocabulary.none, device=like_BQKWD.device))
+    def _empty(self, ids_BQKW: Tensor) -> Tensor:
+        """[B, Q, K, W, D] embeddings of slots that say nothing."""
+        return self._embed(torch.full_like(ids_BQKW, self.collator.vocabulary.none))
 
     # ------------------------------------------------------------------------------------- answer
     def _reason(self, batch: Batch, prefix: Prefix | None, clues_BQKWD: Tensor) -> Tensor:
@@ -255,9 +250,6 @@ class ClueNet(nn.Module):
     def option_logprobs(self, batch: Batch, hidden_BLD: Tensor) -> Tensor:
         return option_logprobs(self.scores(batch, hidden_BLD), batch.labels.num_options_BQ)
 
-    def _gold_logprob(self, batch: Batch, hidden_BLD: Tensor) -> Tensor:
-        return self.option_logprobs(batch, hidden_BLD).gather(-1, batch.labels.gold_BQ[..., None])[..., 0]
-
     def _metrics(self, batch: Batch, hidden_BLD: Tensor) -> dict[str, Tensor]:
         """Training accuracy of letter scoring, where it costs nothing."""
         if not self.letters:
@@ -281,10 +273,8 @@ class ClueNet(nn.Module):
         `look`: what `self.look(batch)` returned, where it is needed for more than these rows.
         """
         with self.inference():
-            prefix, states, stem = look or self.look(batch)
-            return {
-                row: self._answers(batch, prefix, self._evidence_for(row, batch, states, stem, seed)) for row in rows
-            }
+            look = look or self._look(batch)
+            return {row: self._answers(batch, look[0], self._evidence_for(row, batch, look, seed)) for row in rows}
 
     @contextmanager
     def inference(self) -> Iterator[None]:
@@ -304,12 +294,14 @@ class ClueNet(nn.Module):
     def own_evidence(self, batch: Batch, look: Look, *, seed: int = 0) -> Evidence:
         """The clues of row `own`: the model's after the filter, or the labels' where it states none of its own."""
         with self.inference():
-            return self._evidence_for("own", batch, look[1], look[2], seed)
+            return self._evidence_for("own", batch, look, seed)
 
-    def refiltered(self, ids_BQKW: Tensor, present_BQK: Tensor, look: Look, *, seed: int = 0) -> Evidence:
+    def refiltered(
+        self, batch: Batch, ids_BQKW: Tensor, present_BQK: Tensor, look: Look, *, seed: int = 0
+    ) -> Evidence:
         """Other clues, in words, offered to the filter as if the model had stated them."""
         with self.inference():
-            return self._filtered(self._embed(ids_BQKW), ids_BQKW, present_BQK, look[2], None, seed=seed)
+            return self._filtered(batch, look, self._embed(ids_BQKW), ids_BQKW, present_BQK, None, seed=seed)
 
     def logprobs_given(self, batch: Batch, prefix: Prefix | None, clues_BQKWD: Tensor) -> Tensor:
         """[B, Q, A] log-probabilities of the options, whatever the reasoner is given to read."""
@@ -325,13 +317,13 @@ class ClueNet(nn.Module):
         texts = open_answers(self, batch, self._seen(prefix), self._answer_inputs(batch, evidence.embeds_BQKWD))
         return answers_of(self, batch, evidence, self.option_logprobs(batch, hidden), texts)
 
-    def _evidence_for(self, clues: ClueRow, batch: Batch, states, stem, seed: int) -> Evidence:
+    def _evidence_for(self, clues: ClueRow, batch: Batch, look: Look, seed: int) -> Evidence:
         truth = self._truth(batch)
         if clues == "oracle" or not self.slots:
             return truth
-        own = self._own(batch, self._word_logits(states), states, stem, seed=seed) if self.extracts else truth
+        own = self._own(batch, self._word_logits(look[1]), look, seed=seed) if self.extracts else truth
         if clues == "none":
-            return Evidence(self._empty(own.embeds_BQKWD), own.ids_BQKW, own.present_BQK, own.gate_BQK, None,
+            return Evidence(self._empty(own.ids_BQKW), own.ids_BQKW, own.present_BQK, own.gate_BQK,
                             torch.zeros_like(own.keep_BQK), own.attention_BQKN)  # fmt: skip
         if clues == "text":
             shown = own.ids_BQKW.masked_fill(~own.keep_BQK[..., None], self.collator.vocabulary.none)
@@ -365,3 +357,12 @@ class ClueNet(nn.Module):
             "backbone_parameters": backbone,
             "clue_parameters": sum(p.numel() for p in self.parameters()) - backbone,
         }
+
+
+def _seeds(batch: Batch, seed: int) -> Tensor:
+    """[B, Q] a seed for every question that depends on the question alone, not on its batch."""
+    seeds = torch.zeros(batch.valid_BQ.shape, dtype=torch.long)
+    for b, clip in enumerate(batch.clips):
+        for q, example in enumerate(clip):
+            seeds[b, q] = int(content_hash(seed, example.dataset, example.id, length=15), 16)
+    return seeds
