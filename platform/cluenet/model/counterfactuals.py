@@ -116,12 +116,13 @@ class Exchange:
     target: int
 
 
-def exchange(one: Asked, word_id: Callable[[str], int], *, seed: int) -> Exchange | None:
+def exchange(one: Asked, word_id: Callable[[str], int | None], *, seed: int) -> Exchange | None:
     """Rename what the answer names to what another option names, and the other way round, in the shown clues.
 
     Possible where the two options have as many words as each other, none of the words that differ is in the question, and the
     shown clues have all of the answer's. Then the renaming leaves the question as it is, and whatever made the clues support
     the answer makes the renamed ones support the target. None where no option allows it; of several, chosen by a hash.
+    word_id: of a word as clues have it, None for one that the model cannot say.
     """
     said = {word for clue in one.shown.values() for word in clue}
     asked_for = {word_id(word) for word in plain_words(one.example.question)}
@@ -142,10 +143,10 @@ def _names(answer: str, target: str) -> list[tuple[str, str]]:
     return [pair for pair in dict.fromkeys(zip(a, b)) if pair[0] != pair[1]] if len(a) == len(b) else []
 
 
-def _clean(ids: Sequence[tuple[int, int]]) -> bool:
-    """Every word has one counterpart, and no word stands on both sides: changing places is its own inverse."""
+def _clean(ids: Sequence[tuple[int | None, int | None]]) -> bool:
+    """Every word can be said and has one counterpart, and none stands on both sides: changing places is its own inverse."""
     every = [word for pair in ids for word in pair]
-    return len(set(every)) == len(every)
+    return None not in every and len(set(every)) == len(every)
 
 
 def plain_words(text: str) -> list[str]:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import chain
 from math import exp
 from typing import TYPE_CHECKING, Any
@@ -98,7 +99,7 @@ class _Interventions:
 
     def _logprobs(self, clues_BQKWD: Tensor, *, hidden: bool = False) -> list[list[float]]:
         """Of the options of every question. `hidden`: the video is."""
-        prefix = _hidden(self.look[0], self.batch) if hidden else self.look[0]
+        prefix = without_video(self.look[0], self.batch) if hidden else self.look[0]
         logprobs = self.model.logprobs_given(self.batch, prefix, clues_BQKWD)
         return [logprobs[b, q, : len(self.batch.clips[b][q].options)].tolist() for b, q in self.places]
 
@@ -184,9 +185,16 @@ class _Interventions:
             for edit, prediction in zip(chosen, predictions)
         ]
 
-    def _word_ids(self) -> Callable[[str], int]:
-        known: dict[str, int] = {}
-        return lambda word: known.setdefault(word, self.model.vlm.word_id(word))
+    def _word_ids(self) -> Callable[[str], int | None]:
+        """Ids of words, None for one that the tokenizer does not know."""
+        unknown = self.model.vlm.tokenizer.unk_token_id
+
+        @cache
+        def word_id(word: str) -> int | None:
+            found = self.model.vlm.word_id(word)
+            return None if found == unknown else found
+
+        return word_id
 
     def _noise(self) -> list[Record]:
         chosen = cf.noises(self.asked, self.model.slots, seed=self.seed)
@@ -250,7 +258,7 @@ def _curve(
     }
 
 
-def _hidden(prefix: Prefix | None, batch: Batch) -> Prefix | None:
+def without_video(prefix: Prefix | None, batch: Batch) -> Prefix | None:
     """The prompt up to the first visual token."""
     if prefix is None:
         return None
