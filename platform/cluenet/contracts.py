@@ -194,8 +194,13 @@ class ClueExtractor(Component):
 
     @classmethod
     def taught_by(cls, config: ComponentConfig) -> frozenset[str]:
-        """Names of the clue losses (`train.<stage>.losses`) that teach an extractor with these settings."""
-        return frozenset()
+        """Names of the clue losses (`train.<stage>.losses`) that teach one that learns, with these settings."""
+        return frozenset({"concept", "attention", "span"})
+
+    @property
+    def queries(self) -> int:
+        """Tokens of its own that stand after each question in the extraction pass."""
+        return self.slots
 
     def query_embeddings(self) -> torch.Tensor:
         """[K, D] learned embeddings that stand after the question stem in the extraction pass."""
@@ -233,9 +238,7 @@ class ClueFilter(Component):
         """[B, Q, K] scores before the sigmoid, from displayed words and the question stem; None without a gate."""
 
     @abstractmethod
-    def keep(
-        self, gate_BQK: torch.Tensor | None, present_BQK: torch.Tensor, *, seeds_BQ: torch.Tensor
-    ) -> torch.Tensor:
+    def keep(self, gate_BQK: torch.Tensor | None, present_BQK: torch.Tensor, *, seeds_BQ: torch.Tensor) -> torch.Tensor:
         """Bool [B, Q, K]: which clues the reasoner gets. Empty slots (`present` False) are never kept.
 
         A question's decision depends on its own row alone; chance comes from `seeds_BQ`, one seed per question.

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cluenet.config.train import Losses, Stage1
+from cluenet.config.train import Losses, Stage1, Stage2
 from cluenet.model.checkpoint import load_model, save_model
 from cluenet.records import Clue
 from helpers.models import clip, example, tiny_model
@@ -137,3 +137,86 @@ def test_a_presence_score_travels_with_the_model_folder(tmp_path):
     batch = batch_of(model, example(0))
     assert loaded.predict(batch) == model.predict(batch)
     assert loaded.predict(batch)[0].clues
+
+
+# ------------------------------------------------------------------------------------------- generated
+
+
+def writer():
+    return tiny_model(clue_extractor={"name": "generated", "slots": 2}, clue_filter="keep_all")
+
+
+def alone(model, batch, question, words):
+    """Logits of the language model after prompt, question and words, in one row of their own."""
+    vlm = model.vlm
+    prefix = vlm.prefix(batch.prefix, layer=None, whole=True)
+    ids = torch.tensor([vlm.ids(question) + words])
+    start = int(batch.prefix.positions_3BP.max()) + 1
+    positions = torch.arange(start, start + ids.shape[1])[None]
+    causal = torch.ones(1, ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
+    embeds = torch.nn.functional.embedding(ids, vlm.embeddings_VD)
+    return vlm.head(vlm.text_pass(embeds, positions, causal, prefix=prefix))[0]
+
+
+def test_generated_clues_are_the_models_own_greedy_words():
+    model = writer().eval()
+    questions = [example(0), example(1, question="why does it move ?")]
+    batch = batch_of(model, *questions)
+    with torch.no_grad():
+        _, states, _ = model.look(batch)
+        found = model.vlm.head(states.words_BQKWD).argmax(-1)
+        for q, question in enumerate(questions):
+            words = []
+            for _ in range(2 * 4):
+                words.append(int(alone(model, batch, question.question, words)[-1].argmax()))
+            assert found[0, q].flatten().tolist() == words
+
+
+def test_generated_clues_are_taught_as_text():
+    """The concept loss is the language model's own: each word given the true words before it, not the written ones."""
+    model = writer().train()
+    question = example(0)
+    batch = batch_of(model, question)
+    truth = batch.labels.words_BQKW[0, 0].flatten().tolist()
+    out = terms_of(model, batch, concept=1)
+    with torch.no_grad():
+        logprobs = alone(model, batch, question.question, truth).log_softmax(-1)
+    first = len(model.vlm.ids(question.question)) - 1
+    wanted = -sum(float(logprobs[first + i, word]) for i, word in enumerate(truth)) / len(truth)
+    assert float(out["concept"].detach()) == pytest.approx(wanted, rel=1e-4)
+    own = model(batch, stage=Stage2(steps=1, losses=Losses(answer=1, concept=1)), seed=0)
+    assert float(own["concept"].detach()) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_other_clue_losses_do_not_teach_a_writer():
+    out = terms_of(writer(), batch_of(writer(), example(0)), concept=1, attention=1, span=1, presence=1)
+    assert not {"attention", "span", "presence"} & set(out)
+
+
+def test_stage_1_does_not_write_and_stage_2_reads_what_was_written(monkeypatch):
+    model, passes = writer().train(), []
+    batch, text_pass = batch_of(model, example(0)), model.vlm.text_pass
+    monkeypatch.setattr(model.vlm, "text_pass", lambda *a, **k: passes.append(1) or text_pass(*a, **k))
+    model(batch, stage=Stage1(steps=1, losses=Losses(answer=1, concept=1)), seed=0)
+    assert len(passes) == 1 + 1  # taught words, answer
+    passes.clear()
+    out = model(batch, stage=Stage2(steps=1, losses=Losses(answer=1)), seed=0)
+    assert len(passes) == 8 + 1 + 1  # a word each, their states, answer
+    out["answer"].backward()
+    assert float(model.vlm.embeddings_VD.grad.abs().sum()) > 0
+
+
+def test_a_writer_learns_its_clues():
+    model = writer().train()
+    batch = batch_of(model, example(0, clues=TWO_CLUES), example(1, question="why does it move ?", clues=TWO_CLUES[1:]))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for step in range(60):
+        optimizer.zero_grad()
+        model(batch, stage=Stage1(steps=1, losses=Losses(answer=0, concept=1)), seed=step)["loss"].backward()
+        optimizer.step()
+    one, other = model.predict(batch)
+    assert [clue.words for clue in one.clues] == [("<t0>", "red", "hits", "blue"), ("<t1>", "green", "move", "_")]
+    assert [clue.words for clue in other.clues] == [("<t1>", "green", "move", "_")]
+    span = (one.clues[1].start_seconds, one.clues[1].end_seconds)
+    assert span == (0.375, 0.875)  # the block that its first word names
+    assert sum(one.clues[1].attention_N[:6]) == 0

@@ -60,8 +60,8 @@ class LatentSlots(nn.Module, ClueExtractor):
 
     @classmethod
     def taught_by(cls, config: ComponentConfig) -> frozenset[str]:
-        losses = {"concept", "attention", "span"}
-        return frozenset(losses | {"presence"} if config.presence == "learned" else losses)
+        losses = super().taught_by(config)
+        return losses | {"presence"} if config.presence == "learned" else losses
 
     def query_embeddings(self) -> Tensor:
         return self.queries_KD

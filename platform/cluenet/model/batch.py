@@ -63,7 +63,7 @@ class AnswerRows(Movable):
 class Batch(Movable):
     prefix: PrefixBatch
     extraction: Packed | None
-    query_index_BQK: Tensor | None
+    query_index_BQM: Tensor | None  # columns of the extractor's own tokens after each question, in the extraction pass
     stem_index_BQ: Tensor | None  # last token of the question, in the extraction pass
     answer: AnswerRows
     labels: Labels
@@ -80,9 +80,11 @@ class Collator:
     """Builds batches for one backbone and one set of components."""
 
     def __init__(
-        self, vlm: VisionLanguageModel, *, slots: int, words: int, extracts: bool, sees_video: bool, letters: bool
-    ):
-        self.vlm, self.slots, self.words = vlm, slots, words
+        self, vlm: VisionLanguageModel, *, slots: int, words: int, extracts: bool, sees_video: bool, letters: bool,
+        queries: int,
+    ):  # fmt: skip
+        """`queries`: tokens that the extractor has after each question, in the extraction pass."""
+        self.vlm, self.slots, self.words, self.queries = vlm, slots, words, queries
         self.extracts, self.sees_video, self.letters = extracts, sees_video, letters
         self.vocabulary = ClueVocabulary(vlm, words)
         head, _, tail = vlm.chat_parts()
@@ -107,7 +109,7 @@ class Collator:
         prefix, starts = self._prefix([frames for frames, _ in clips], grids)
         width = max(map(len, examples))
         batch = Batch(
-            prefix=prefix, extraction=None, query_index_BQK=None, stem_index_BQ=None,
+            prefix=prefix, extraction=None, query_index_BQM=None, stem_index_BQ=None,
             answer=self.answer_rows(examples, starts, width, chain), labels=self._labels(examples, grids, width),
             valid_BQ=torch.tensor([[q < len(row) for q in range(width)] for row in examples]), grids=grids, clips=examples,
         )  # fmt: skip
@@ -137,15 +139,15 @@ class Collator:
 
     # --------------------------------------------------------------------------------- extraction
     def _with_extraction(self, batch: Batch, starts: list[int], width: int) -> Batch:
-        rows = [[Segment(self._stem(e) + [self.vocabulary.none] * self.slots) for e in row] for row in batch.clips]
+        rows = [[Segment(self._stem(e) + [self.vocabulary.none] * self.queries) for e in row] for row in batch.clips]
         packed = pack(rows, offsets=starts, pad=self.pad)
-        query = torch.zeros(len(rows), width, self.slots, dtype=torch.long)
+        query = torch.zeros(len(rows), width, self.queries, dtype=torch.long)
         stem = torch.zeros(len(rows), width, dtype=torch.long)
         for b, row in enumerate(rows):
             for q, segment in enumerate(row):
-                first = packed.starts[b][q] + segment.length - self.slots
-                query[b, q], stem[b, q] = torch.arange(first, first + self.slots), first - 1
-        return replace(batch, extraction=packed, query_index_BQK=query, stem_index_BQ=stem)
+                first = packed.starts[b][q] + segment.length - self.queries
+                query[b, q], stem[b, q] = torch.arange(first, first + self.queries), first - 1
+        return replace(batch, extraction=packed, query_index_BQM=query, stem_index_BQ=stem)
 
     # ------------------------------------------------------------------------------------- answer
     def answer_rows(self, clips: list[list[Example]], starts: list[int], width: int, chain: bool) -> AnswerRows:

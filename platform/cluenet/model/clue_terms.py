@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,13 +18,22 @@ if TYPE_CHECKING:
     from cluenet.model.batch import Labels
 
 Terms = dict[str, Tensor]
+CLUE_TERMS = {"concept", "attention", "span", "presence"}
+
+
+def only(losses: Losses, names: Collection[str]) -> Losses:
+    """The weights with those of other clue terms than `names` at 0."""
+    return losses.model_copy(update=dict.fromkeys(CLUE_TERMS - set(names), 0.0))
 
 
 def clue_terms(
-    labels: Labels, valid_BQ: Tensor, logits_BQKWV: Tensor, states: ClueStates, losses: Losses, *, none: int,
+    labels: Labels, valid_BQ: Tensor, logits_BQKWV: Tensor | None, states: ClueStates, losses: Losses, *, none: int,
     matching: Matching = "ordered",
 ) -> tuple[Terms, Terms]:  # fmt: skip
-    """(loss terms, how many labels each had) of those that have a weight. none: id of the word of unused slots."""
+    """(loss terms, how many labels each had) of those that have a weight. none: id of the word of unused slots.
+
+    logits_BQKWV may be None where `concept` has no weight and matching is ordered.
+    """
     labelled_BQ1 = (labels.labelled_BQ & valid_BQ)[..., None]
     if matching == "hungarian":
         order = clue_order(logits_BQKWV, states, labels, concept=losses.concept, attention=losses.attention)

@@ -18,6 +18,7 @@ class ClueStates:
     attention_BQKN: Tensor  # rows sum to 1, or are all zero where a slot says nothing of where
     presence_BQK: Tensor | None = None  # scores before the sigmoid; None: the words tell whether a slot says something
     ids_BQKW: Tensor | None = None
+    taught_BQKWD: Tensor | None = None  # in training, states to be taught instead of `words_BQKWD` (teacher forcing)
 
 
 def straight_through(logits_BQKWV: Tensor, embeddings_VD: Tensor) -> Tensor:

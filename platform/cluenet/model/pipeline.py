@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cluenet.config.train import Stage
 from cluenet.contracts import ClueExtractor, ClueFilter, Reasoner
 from cluenet.model.batch import Batch, Collator
-from cluenet.model.clue_terms import clue_terms
+from cluenet.model.clue_terms import clue_terms, only
 from cluenet.model.clues import ClueStates, sequence_mean, straight_through
 from cluenet.model.generate import open_answers
 from cluenet.model.losses import option_logprobs, token_loss
@@ -63,7 +63,7 @@ class ClueNet(nn.Module):
         self.letters = reasoner.config.scoring == "letters"
         self.collator = Collator(
             vlm, slots=self.slots, words=extractor.words, extracts=self.extracts,
-            sees_video=reasoner.sees_video, letters=self.letters,
+            sees_video=reasoner.sees_video, letters=self.letters, queries=extractor.queries if self.extracts else 0,
         )  # fmt: skip
         self.letter_ids = vlm.letter_ids()
 
@@ -83,13 +83,13 @@ class ClueNet(nn.Module):
 
         `progress` in 0..1: how much of the stage is over.
         """
-        prefix, states, _ = look = self._look(batch)
+        prefix, states, _ = look = self._look(batch, stage)
         word_logits = self._word_logits(states)
         share = stage.truth_share_at(progress)
         evidence = self._train_evidence(batch, word_logits, look, stage, share, seed)
         hidden = self._reason(batch, prefix, evidence.embeds_BQKWD)
         terms, counts = self._answer_terms(batch, hidden, stage)
-        if states and word_logits is not None:
+        if states and isinstance(self.extractor, nn.Module):
             for total, part in zip((terms, counts), self._clue_terms(batch, word_logits, states, stage)):
                 total.update(part)
         metrics = self._metrics(batch, hidden)
@@ -101,15 +101,18 @@ class ClueNet(nn.Module):
         loss = sum((weights[name] * value for name, value in terms.items()), torch.zeros((), device=hidden.device))
         return {"loss": loss, **terms, **metrics, **{f"labels/{name}": value for name, value in counts.items()}}
 
-    def _look(self, batch: Batch) -> Look:
-        """The video once per clip, then the extraction pass."""
+    def _look(self, batch: Batch, stage: Stage | None = None) -> Look:
+        """The video once per clip, then the extraction pass. `stage`: that is trained; None at inference."""
         if not (self.extracts or self.reasoner.sees_video):
             return None, None, None
         layer = self.extractor.layer if self.extracts else None
         prefix = self.vlm.prefix(batch.prefix, layer=layer, whole=self.reasoner.sees_video)
         if not self.extracts:
             return prefix, None, None
-        sight = Sight(self.vlm, self.collator.vocabulary, batch, prefix, layer)
+        sight = Sight(
+            self.vlm, self.collator.vocabulary, batch, prefix, layer, reads_own=stage is None or self._reads_own(stage),
+            teacher_BQKW=batch.labels.words_BQKW if stage and stage.losses.concept else None,
+        )  # fmt: skip
         states = self.extractor.read(sight)
         return prefix, states, sight.stem_BQD
 
@@ -119,7 +122,9 @@ class ClueNet(nn.Module):
     def _reads_own(self, stage: Stage) -> bool:
         return stage.clues == "own" and self.extracts
 
-    def _train_evidence(self, batch: Batch, logits, look: Look, stage: Stage, truth_share: float, seed: int) -> Evidence:
+    def _train_evidence(
+        self, batch: Batch, logits, look: Look, stage: Stage, truth_share: float, seed: int
+    ) -> Evidence:
         if not self._reads_own(stage):
             return self._truth(batch)
         evidence = self._own(batch, logits, look, seed=0)
@@ -163,10 +168,13 @@ class ClueNet(nn.Module):
             counts["chain"] = torch.tensor(len({(b, q) for b, q in rows[:, :2].tolist()}))
         return terms, counts
 
-    def _clue_terms(self, batch: Batch, logits_BQKWV: Tensor, states: ClueStates, stage: Stage):
+    def _clue_terms(self, batch: Batch, logits_BQKWV: Tensor | None, states: ClueStates, stage: Stage):
+        if states.taught_BQKWD is not None:
+            logits_BQKWV = self.vlm.head(states.taught_BQKWD)
+        taught_by = self.extractor.taught_by(self.extractor.config)
         return clue_terms(
-            batch.labels, batch.valid_BQ, logits_BQKWV, states, stage.losses, none=self.collator.vocabulary.none,
-            matching=self.extractor.matching,
+            batch.labels, batch.valid_BQ, logits_BQKWV, states, only(stage.losses, taught_by),
+            none=self.collator.vocabulary.none, matching=self.extractor.matching,
         )  # fmt: skip
 
     # ----------------------------------------------------------------------------------- evidence
@@ -296,9 +304,7 @@ class ClueNet(nn.Module):
         with self.inference():
             return self._evidence_for("own", batch, look, seed)
 
-    def refiltered(
-        self, batch: Batch, ids_BQKW: Tensor, present_BQK: Tensor, look: Look, *, seed: int = 0
-    ) -> Evidence:
+    def refiltered(self, batch: Batch, ids_BQKW: Tensor, present_BQK: Tensor, look: Look, *, seed: int = 0) -> Evidence:
         """Other clues, in words, offered to the filter as if the model had stated them."""
         with self.inference():
             return self._filtered(batch, look, self._embed(ids_BQKW), ids_BQKW, present_BQK, None, seed=seed)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cluenet.model.attention_map import attention_map
 from cluenet.model.batch import Batch
-from cluenet.model.packing import Packed, pick, place
+from cluenet.model.packing import pick, place
 from cluenet.model.vlm import Prefix, VisionLanguageModel
 from cluenet.model.vocabulary import ClueVocabulary
 
@@ -19,42 +17,56 @@ TOKENS_AT_ONCE = 256
 
 
 class Sight:
-    """`query_states` for extractors that learn; `lens` and `attention` for those that read the backbone as it is."""
+    """Extractors that learn have tokens of their own after the question: `query_states`, or words that the language model
+    writes, `written` and `continued`. Others read the backbone as it is: `top_words`, `attention_of_questions`."""
 
     def __init__(
-        self, vlm: VisionLanguageModel, vocabulary: ClueVocabulary, batch: Batch, prefix: Prefix, layer: int
+        self, vlm: VisionLanguageModel, vocabulary: ClueVocabulary, batch: Batch, prefix: Prefix, layer: int, *,
+        reads_own: bool = True, teacher_BQKW: Tensor | None = None,
     ):  # fmt: skip
+        """reads_own: the reasoner will read what is stated. teacher_BQKW: in training, words that are to be taught."""
         assert prefix.visual_BND is not None
         self.vocabulary, self.layer, self.grids = vocabulary, layer, batch.grids
         self.visual_BND, self.visual_mask_BN = prefix.visual_BND, prefix.visual_mask_BN
         self.num_questions = batch.valid_BQ.shape[1]
+        self.reads_own, self.teacher_BQKW = reads_own, teacher_BQKW
         self._vlm, self._batch, self._prefix = vlm, batch, prefix
-        self._queries_KD: Tensor | None = None
+        self._hidden_BLD: Tensor | None = None
 
-    # ------------------------------------------------------------------------------- learned queries
+    # -------------------------------------------------------------------------------- after the question
     def query_states(self, queries_KD: Tensor) -> Tensor:
         """[B, Q, K, D] states at the clue layer of these embeddings, standing after each question."""
-        self._queries_KD = queries_KD
-        return pick(self._hidden_BLD, self._batch.query_index_BQK)
+        index = self._batch.query_index_BQM
+        self._hidden_BLD = self._pass(queries_KD.expand(*index.shape, -1))
+        return pick(self._hidden_BLD, index)
+
+    def continued(self, ids_BQM: Tensor) -> Tensor:
+        """[B, Q, M, D] normalised states that predict each of these words, standing after each question; with the clue
+        layer at the top of the decoder, the LM head reads the language model's own prediction from them."""
+        self._hidden_BLD = self._pass(F.embedding(ids_BQM, self._vlm.embeddings_VD))
+        before_BQM = torch.cat([self._batch.stem_index_BQ[..., None], self._batch.query_index_BQM[..., :-1]], dim=-1)
+        return self._vlm.text.norm(pick(self._hidden_BLD, before_BQM))
+
+    @torch.no_grad()
+    def written(self) -> Tensor:
+        """[B, Q, M] the words that the language model itself writes after each question, greedily; M passes."""
+        ids_BQM = torch.full_like(self._batch.query_index_BQM, self.vocabulary.none)
+        for m in range(ids_BQM.shape[-1]):
+            ids_BQM[..., m] = self._vlm.head(self.continued(ids_BQM)[:, :, m]).argmax(-1)
+        return ids_BQM
 
     @property
     def stem_BQD(self) -> Tensor:
         """State at the clue layer of each question's last token."""
-        return pick(self._hidden_BLD, self._batch.stem_index_BQ)
+        hidden_BLD = self._pass() if self._hidden_BLD is None else self._hidden_BLD
+        return pick(hidden_BLD, self._batch.stem_index_BQ)
 
-    @cached_property
-    def _hidden_BLD(self) -> Tensor:
-        rows, index = self._batch.extraction, self._batch.query_index_BQK
+    def _pass(self, own_BQMD: Tensor | None = None) -> Tensor:
+        rows = self._batch.extraction
         embeds = F.embedding(rows.ids_BL, self._vlm.embeddings_VD)
-        if self._queries_KD is not None:
-            queries = self._queries_KD.expand(*index.shape, -1).to(embeds.dtype)
-            embeds = place(embeds, index, queries, self._batch.valid_BQ)
-        return self._pass(embeds, rows)
-
-    def _pass(self, embeds_BLD: Tensor, rows: Packed) -> Tensor:
-        return self._vlm.text_pass(
-            embeds_BLD, rows.positions_BL, rows.allowed_BLL, prefix=self._prefix, stop_at=self.layer
-        )
+        if own_BQMD is not None:
+            embeds = place(embeds, self._batch.query_index_BQM, own_BQMD.to(embeds.dtype), self._batch.valid_BQ)
+        return self._vlm.text_pass(embeds, rows.positions_BL, rows.allowed_BLL, prefix=self._prefix, stop_at=self.layer)
 
     # ------------------------------------------------------------------------- the backbone as it is
     def top_words(self, count: int, *, excluded: frozenset[str]) -> tuple[Tensor, Tensor]:
