@@ -136,7 +136,7 @@ def evaluate(
         else:
             folder = (out or _folder_beside(pipeline.recipe, model)).absolute()
             results = pipeline.results_of(model, folder)
-        _print(summary.accuracy_table(results))
+        _print(summary.score_tables(results))
         _wrote([folder / "evaluation" / name / "results.json" for name in results])
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.table import Table
 
+from cluenet.metrics.faithfulness import headlines
 from cluenet.prepared import PreparedSet
 from cluenet.progress import duration
 
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 def scores_and_times(run: Run) -> Group:
     """Accuracies of every test set, and what each step took over all attempts."""
     steps = [f"{name} {duration(step['seconds'])}" for name, step in run.steps().items() if step["attempts"]]
-    return Group(accuracy_table(run.results), f"Took: {', '.join(steps)}")
+    return Group(score_tables(run.results), f"Took: {', '.join(steps)}")
+
+
+def score_tables(results: dict[str, dict[str, Any]]) -> Group:
+    """Accuracies, and faithfulness where it was measured; results: results.json by test set."""
+    measured = {name: result["faithfulness"] for name, result in results.items() if result.get("faithfulness")}
+    return Group(accuracy_table(results), *(faithfulness_table(name, block) for name, block in measured.items()))
 
 
 def accuracy_table(results: dict[str, dict[str, Any]]) -> Table:
@@ -31,6 +38,17 @@ def accuracy_table(results: dict[str, dict[str, Any]]) -> Table:
             interval = f"{_percent(score['low'])} .. {_percent(score['high'])}"
             table.add_row(name, kind, str(score["n"]), _percent(score["value"]), interval)
         table.add_row(name, "(guessing)", "", _percent(result["chance"]), "", end_section=True)
+    return table
+
+
+def faithfulness_table(name: str, block: dict[str, Any]) -> Table:
+    """`faithfulness` of results.json (see `cluenet.evaluate.faithfulness`)."""
+    table = Table("what happens", "n", "%", "95 % interval", "of", title=f"Do answers rest on the clues? {name}")
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    for words, unit, found in headlines(block):
+        interval = f"{_percent(found['low'])} .. {_percent(found['high'])}"
+        table.add_row(words, str(found["n"]), _percent(found["value"]), interval, unit)
     return table
 
 

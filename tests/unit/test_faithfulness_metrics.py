@@ -140,5 +140,5 @@ def test_the_interval_resamples_videos() -> None:
 def test_headlines_name_what_was_measured_and_nothing_else() -> None:
     one = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}
     block = {"swap": {"flip": one, "steer": {"value": None, "low": None, "high": None, "n": 0}}, "inputs": {"own": one}}
-    assert [(unit, found) for _, unit, found in headlines(block)] == [("% of questions", one), ("% of questions", one)]
+    assert [(unit, found) for _, unit, found in headlines(block)] == [("questions", one), ("questions", one)]
     assert "flip rate" in next(iter(headlines(block)))[0]

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cluenet.errors import DataError
 from cluenet.folders import atomic_write_text
+from cluenet.metrics.faithfulness import headlines
 from cluenet.metrics.statistics import Paired, paired
 from cluenet.report import examples, figures
 from cluenet.report.sources import Evaluation, RunData, accounts, read_run
@@ -47,6 +48,7 @@ def context(run: RunData, baseline: RunData | None) -> dict[str, Any]:
         "examples": examples.views(chosen),
         "figures": figures,
         "row_words": ROW_WORDS,
+        "headlines": headlines,
     }
 
 
