@@ -11,6 +11,8 @@ from cluenet.train.supervision import has_clues, supervise
 ALL = dict.fromkeys(("answer", "chain", "clues", "times", "boxes", "concepts"), 100)
 EVERYTHING = Losses(answer=1, chain=1, concept=2, attention=0.5, filter=0.2)
 
+CLUES_TOO = EVERYTHING.model_copy(update={"span": 0.3, "presence": 0.1})
+
 
 def manifest(questions=100, **labels):
     return {"rows": {"in": questions, "ready": questions, "quarantined": 0}, "labels": {**ALL, **labels}}
@@ -61,6 +63,9 @@ def test_a_term_without_any_label_is_masked_and_said():
         ({"extractor": "none", "reasoner": "direct"}, "concept", "the reasoner `direct` reads no clues"),
         ({"extractor": "none", "reasoner": "clue_chain"}, "attention", "the clue extractor `none` learns nothing"),
         ({"extractor": "oracle"}, "concept", "the clue extractor `oracle` learns nothing"),
+        ({"extractor": "oracle"}, "filter", "the clue extractor `oracle` states no clues of its own"),
+        ({"extractor": "logit_lens"}, "concept", "the clue extractor `logit_lens` learns nothing"),
+        ({"extractor": "generated"}, "attention", "the clue extractor `generated` is not taught by it"),
         ({"clue_filter": "keep_all"}, "filter", "the clue filter `keep_all` has no gate"),
     ],
 )
@@ -69,6 +74,28 @@ def test_terms_that_do_not_apply(components, term, reason):
     term = next(t for t in found.terms if t.name == term)
     assert (term.state, term.reason) == ("not applicable", reason)
     assert f"does not apply, {reason}" in str(term)
+
+
+def test_a_presence_loss_needs_a_presence_score_and_says_how_to_get_one():
+    stage = Stage1(steps=1, losses=Losses(presence=1))
+    (term,) = (t for t in supervise("stage1", stage, model(), [manifest()]).terms if t.name == "presence")
+    assert (term.state, term.reason) == (
+        "not applicable",
+        "the clue extractor `latent_slots` is not taught by it (set `presence: learned`)",
+    )
+    scored = supervise("stage1", stage, model({"name": "latent_slots", "presence": "learned"}), [manifest()])
+    assert states(scored)["presence"] == "taught"
+    assert not any("presence" in note for note in scored.notes)
+    untaught = supervise(
+        "stage1", Stage1(steps=1), model({"name": "latent_slots", "presence": "learned"}), [manifest()]
+    )
+    assert any("losses.presence is 0" in note for note in untaught.notes)
+
+
+def test_a_reasoner_on_clues_that_nobody_taught_reads_them_without_labels():
+    found = supervise("stage2", Stage2(steps=1), model("logit_lens"), [manifest(clues=0)])
+    assert not any("ground-truth clues" in note for note in found.notes)
+    assert states(found)["filter"] == "taught"
 
 
 def test_the_filter_is_not_taught_on_ground_truth():
@@ -112,6 +139,9 @@ def test_it_agrees_with_what_the_model_computes():
         {"extractor": "none", "reasoner": "direct"},
         {"extractor": "oracle"},
         {"clue_filter": "keep_all"},
+        {"extractor": "generated"},
+        {"extractor": "attention"},
+        {"extractor": {"name": "latent_slots", "presence": "learned", "matching": "hungarian"}},
     ):
         section = model(**components)
         net = tiny_model(
@@ -119,8 +149,8 @@ def test_it_agrees_with_what_the_model_computes():
         ).train()
         batch = net.collate([(clip(), [example(0), example(1)])], seed=0, shuffle_options=False, chain=True)
         for name, stage in (
-            ("stage1", Stage1(steps=1, losses=EVERYTHING)),
-            ("stage2", Stage2(steps=1, losses=EVERYTHING)),
+            ("stage1", Stage1(steps=1, losses=CLUES_TOO)),
+            ("stage2", Stage2(steps=1, losses=CLUES_TOO)),
         ):
             said = {t.name for t in supervise(name, stage, section, [manifest()]).terms if t.state == "taught"}
             computed = {

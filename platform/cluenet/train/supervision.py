@@ -155,6 +155,9 @@ def _notes(stage: Stage, model: ModelSection, labels: Mapping[str, int], questio
     without = questions - labels.get("clues", 0)
     if reads_truth and without:
         yield f"the reasoner reads ground-truth clues, and {without} of {questions} questions have none labelled"
+    scores_presence = extracts(model) and "presence" in model.clue_extractor.component.taught_by(model.clue_extractor)
+    if scores_presence and not stage.losses.presence:
+        yield "the presence score, which tells what slots have something to say, is not taught: losses.presence is 0"
 
 
 def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
