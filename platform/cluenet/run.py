@@ -138,7 +138,7 @@ class Run:
         with self._timed("model", unless=finished(folder)):
             return save_final_model(
                 self.recipe, run=self.folder, base=self.base, checkpoint=checkpoint, frame_policy=policy,
-                address=self.plan.stage2,
+                address=self.plan.stage2, validation=self.prepared["validation"],
             )  # fmt: skip
 
     @cached_property

@@ -10,8 +10,10 @@ from cluenet.registry import register
 
 @register.clue_filter("oracle_utility")
 class OracleUtilityFilter(ClueFilter):
-    """Keeps the clues that raise the right answer's probability (exact utility above 0). It sees the right answer: an upper
-    bound for evaluation, and no model to ask."""
+    """Keeps the clues of positive exact utility: an upper bound for evaluation that sees the right answer.
+
+    Where the right answer is not known, it raises CluenetError: such a model cannot be asked.
+    """
 
     sees_answer = True
 

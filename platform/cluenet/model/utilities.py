@@ -106,21 +106,26 @@ def exact_utilities(
 
     Raises CluenetError for a question whose answer is not known.
     """
-    _need_answers(batch)
+    _need_answers(model, batch)
     none = model.collator.vocabulary.none
     words = model.displayed(ids_BQKW.masked_fill(~present_BQK[..., None], none))
     found = model.probe(batch, prefix).utilities(words, all_slots(present_BQK), kind=kind)
     return found.masked_fill(~present_BQK, 0.0)
 
 
-def _need_answers(batch: Batch) -> None:
-    for example in batch.examples:
-        if example.answer is None:
-            raise CluenetError(
-                f"question {example.id!r}: what a clue is worth can only be measured where the right answer is known, and "
-                "here it is not. A model with the filter `oracle_utility` is an upper bound for evaluation; to ask "
-                "questions, train with another one, such as `adaptive`."
-            )
+def _need_answers(model: ClueNet, batch: Batch) -> None:
+    unknown = next((example for example in batch.examples if example.answer is None), None)
+    if unknown is not None:
+        raise CluenetError(
+            f"question {unknown.id!r}: what a clue is worth can only be measured where the right answer is known, and here "
+            f"it is not.{_UPPER_BOUND.format(model.filter.name) if model.filter.sees_answer else ''}"
+        )
+
+
+_UPPER_BOUND = (
+    " The model's filter {!r} sees it: it is an upper bound for evaluation on data with answers. To ask questions, train with "
+    "a clue filter that does not."
+)
 
 
 # ------------------------------------------------------------------------------------------------ teaching the gate
@@ -185,13 +190,12 @@ def distractors(
     or without a stated clue get none.
     """
     clues_BCW, allowed_BQC = _candidates(batch, ids_BQKW, none)
-    draws = torch.rand(allowed_BQC.shape, generator=generator).to(ids_BQKW.device)
-    count = min(present_BQK.shape[-1], allowed_BQC.shape[-1])
-    score, index = draws.masked_fill(~allowed_BQC, -1.0).topk(count, dim=-1)
-    pad = present_BQK.shape[-1] - count
-    score, index = F.pad(score, (0, pad), value=-1.0), F.pad(index, (0, pad))
+    order = torch.rand(allowed_BQC.shape, generator=generator).to(ids_BQKW.device).masked_fill(~allowed_BQC, -1.0)
     filled = torch.rand(present_BQK.shape, generator=generator).to(ids_BQKW.device) < share
-    where = filled & ~present_BQK & (score >= 0) & present_BQK.any(-1, keepdim=True)
+    wanted = filled & ~present_BQK & present_BQK.any(-1, keepdim=True)
+    turn = (wanted.cumsum(-1) - 1).clamp(0, allowed_BQC.shape[-1] - 1)  # the first slot to fill gets the first drawn
+    score, index = (value.gather(-1, turn) for value in order.sort(dim=-1, descending=True))
+    where = wanted & (score >= 0)
     rows = torch.arange(len(clues_BCW), device=ids_BQKW.device)[:, None, None]
     return torch.where(where[..., None], clues_BCW[rows, index], ids_BQKW), where
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,18 @@ from cluenet.folders import building, finished, read_manifest, write_manifest
 from cluenet.model.build import build_model
 from cluenet.model.checkpoint import save_model
 from cluenet.recipe import Recipe
-from cluenet.train import checkpoints
+from cluenet.train import calibration, checkpoints
 
 
 def save_final_model(
-    recipe: Recipe, *, run: Path, base: Path, checkpoint: Path | None, frame_policy: Mapping[str, Any], address: str
-) -> Path:
+    recipe: Recipe, *, run: Path, base: Path, checkpoint: Path | None, frame_policy: Mapping[str, Any], address: str,
+    validation: Sequence[Path] = (),
+) -> Path:  # fmt: skip
     """Write `<run>/model/` from the best checkpoint of the last stage and return it; at once if it is there already.
 
     checkpoint: what the last `train_stage` returned; None: no stage was trained, the base's own weights.
-    Raises CheckpointError and StorageError.
+    validation: prepared sets that a filter is calibrated on, where the recipe's wants that.
+    Raises CheckpointError, StorageError, and RecipeError where there is nothing to calibrate on.
     """
     run = run.absolute()
     folder = run / "model"
@@ -28,7 +30,7 @@ def save_final_model(
     model = build_model(recipe.model, base, seed=recipe.seed)
     if checkpoint is not None:
         checkpoints.load_weights(model, checkpoint / checkpoints.WEIGHTS)
-    card = {**_facts(checkpoint), **model.describe()}
+    card = {**_facts(checkpoint), **model.describe(), **calibration.calibrate(model, recipe, validation)}
     with building(folder) as part:
         save_model(model, part, recipe=recipe.to_dict(), frame_policy=frame_policy, card=card)
         made_from = None if checkpoint is None else str(checkpoint.relative_to(run))

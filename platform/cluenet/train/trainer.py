@@ -23,7 +23,7 @@ from cluenet.errors import CheckpointError, CluenetError, ClusterError, Problem,
 from cluenet.folders import atomic_write_json, finished, read_manifest
 from cluenet.progress import Progress
 from cluenet.recipe import Recipe
-from cluenet.train import checkpoints
+from cluenet.train import calibration, checkpoints
 from cluenet.train.group import OtherWorkerError
 from cluenet.train.loop import StageJob, Worker, metrics_of, run_stage
 from cluenet.train.supervision import supervision_of
@@ -58,6 +58,7 @@ def train_stage(
     job = _job(recipe, stage_name, run, base, prepared, init, address)
     if not _done(job):
         _check_metric(recipe)
+        calibration.wanted_clips(recipe)  # before hours of training
         for line in supervision_of(recipe, stage_name, prepared["train"]).lines():
             say(line)
         with _shown(job, progress, stage.steps):
