@@ -81,7 +81,7 @@ class Collator:
 
     def __init__(
         self, vlm: VisionLanguageModel, *, slots: int, words: int, extracts: bool, sees_video: bool, letters: bool,
-        queries: int,
+        queries: int = 0,
     ):  # fmt: skip
         """`queries`: tokens that the extractor has after each question, in the extraction pass."""
         self.vlm, self.slots, self.words, self.queries = vlm, slots, words, queries
