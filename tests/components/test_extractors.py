@@ -139,6 +139,17 @@ def test_a_presence_score_travels_with_the_model_folder(tmp_path):
     assert loaded.predict(batch)[0].clues
 
 
+def test_all_clue_losses_under_bf16():
+    model = model_of(matching="hungarian", presence="learned").train()
+    batch = batch_of(model, example(0, clues=TWO_CLUES), example(1))
+    weights = {"concept": 1, "attention": 1, "span": 1, "presence": 1}
+    exact = {name: float(terms_of(model, batch, **weights)[name].detach()) for name in weights}
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = terms_of(model, batch, **weights)
+    rounded["loss"].backward()
+    assert {name: float(rounded[name].detach()) for name in weights} == pytest.approx(exact, rel=0.1)
+
+
 # ------------------------------------------------------------------------------------------- generated
 
 

@@ -46,7 +46,7 @@ def span_moments(attention_BQKN: Tensor, block_span_BN2: Tensor) -> Tensor:
     """
     start_BN, end_BN = block_span_BN2.unbind(-1)
     middle_BN, width_BN = (start_BN + end_BN) / 2, end_BN - start_BN
-    mean_BQK = torch.einsum("bqkn,bn->bqk", attention_BQKN, middle_BN)
+    mean_BQK = (attention_BQKN * middle_BN[:, None, None]).sum(-1)  # no matrix product: autocast would round it
     offset_BQKN = middle_BN[:, None, None] - mean_BQK[..., None]
     variance_BQK = (attention_BQKN * (offset_BQKN.square() + (width_BN.square() / 12)[:, None, None])).sum(-1)
     half_BQK = (3 * variance_BQK).clamp_min(1e-12).sqrt()
