@@ -74,7 +74,8 @@ class _Interventions:
         self.model, self.batch, self.look, self.places, self.seed = model, batch, look, places, seed
         self.own = model.own_evidence(batch, look)
         self.silence = model.displayed(torch.full_like(self.own.ids_BQKW, model.collator.vocabulary.none))
-        self.predictions = self._predictions(self.own.embeds_BQKWD)
+        self.logprobs = self._logprobs(self.own.embeds_BQKWD)
+        self.predictions = [_best(row) for row in self.logprobs]
         self.asked = [self._asked(place, answer) for place, answer in zip(places, self.predictions)]
 
     def records(self) -> list[Record]:
@@ -104,7 +105,7 @@ class _Interventions:
         return [logprobs[b, q, : len(self.batch.clips[b][q].options)].tolist() for b, q in self.places]
 
     def _predictions(self, clues_BQKWD: Tensor, *, hidden: bool = False) -> list[int]:
-        return [row.index(max(row)) for row in self._logprobs(clues_BQKWD, hidden=hidden)]
+        return [_best(row) for row in self._logprobs(clues_BQKWD, hidden=hidden)]
 
     def _shows(self, clues: Sequence[Mapping[int, Sequence[int]] | None]) -> Tensor:
         """[B, Q, K, W, D] of words by slot; a question without them (None) keeps its own."""
@@ -123,10 +124,10 @@ class _Interventions:
 
     # --------------------------------------------------------------------------------------- clues left out
     def _curves(self) -> list[Record]:
-        known: list[dict[Kept, float]] = [{} for _ in self.places]
         slots = [tuple(one.shown) for one in self.asked]
+        known = [{frozenset(of): exp(max(row))} for of, row in zip(slots, self.logprobs)]
         if self.own.gate_BQK is None:
-            self._fill(known, [[frozenset(of), *(frozenset(of) - {slot} for slot in of)] for of in slots])
+            self._fill(known, [[frozenset(of) - {slot} for slot in of] for of in slots])
         orders = [self._order(*item) for item in zip(self.places, slots, known)]
         random = [
             [cf.subsets(of, size, seed=self.seed, key=one.example.id) for size in range(len(of) + 1)]
@@ -227,13 +228,16 @@ class _Interventions:
 
     # ------------------------------------------------------------------------------------- inputs taken away
     def _inputs(self) -> list[Record]:
-        sees = self.model.reasoner.sees_video
-        found = {
-            "clue_only": self._predictions(self.own.embeds_BQKWD, hidden=True) if sees else self.predictions,
-            "frames_only": self._predictions(self.silence),
-            "text_only": self._predictions(self.silence, hidden=sees),
-        }
+        without_clues = self._predictions(self.silence)
+        found = {"clue_only": self.predictions, "frames_only": without_clues, "text_only": without_clues}
+        if self.model.reasoner.sees_video:
+            found["clue_only"] = self._predictions(self.own.embeds_BQKWD, hidden=True)
+            found["text_only"] = self._predictions(self.silence, hidden=True)
         return [dict(zip(found, values)) for values in zip(*found.values())]
+
+
+def _best(logprobs: Sequence[float]) -> int:
+    return logprobs.index(max(logprobs))
 
 
 def _heads(order: Sequence[int]) -> list[Kept]:
