@@ -262,6 +262,23 @@ def test_the_reasoner_never_reads_a_distractor(monkeypatch):
     assert float(filled["answer"].detach()) == float(plain["answer"].detach())
 
 
+def test_a_distractor_teaches_that_it_is_worth_nothing(monkeypatch):
+    """Where no answer is known, nothing else teaches the gate; one that says the same of every clue needs no pool by hand."""
+    model = speaking_model().train()
+    with torch.no_grad():
+        model.filter.gate.mlp[2].weight.zero_()
+        model.filter.gate.mlp[2].bias.fill_(0.7)
+    monkeypatch.setattr(
+        model.collator.vocabulary, "present", lambda ids: torch.arange(SLOTS).expand(ids.shape[:3]) == 0
+    )
+    batch = batch_of(model, [replace(question, answer=None) for question in questions()])
+    out = model(batch, stage=stage(distractors=1.0, delta=0.02, temperature=0.01), seed=0)
+    target = torch.tensor(-2.0).sigmoid()
+    wanted = F.binary_cross_entropy(torch.tensor(0.7).sigmoid(), target)
+    assert int(out["labels/filter"]) == 6
+    assert float(out["filter"].detach()) == pytest.approx(float(wanted), rel=1e-5)
+
+
 # ------------------------------------------------------------------------------------------------ what the gate sees
 
 
