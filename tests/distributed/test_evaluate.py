@@ -17,7 +17,7 @@ FILES = ("results.json", "samples.jsonl")
 
 
 def _recipe(**evaluate):
-    return recipe(evaluate={"questions_per_batch": 5, "bootstrap": 100, **evaluate})
+    return recipe(evaluate={"questions_per_batch": 5, "bootstrap": 100, "faithfulness": True, **evaluate})
 
 
 @pytest.fixture(scope="module")

@@ -96,6 +96,14 @@ def test_choices_follow_the_ids_and_not_the_order_of_the_batch() -> None:
     )
 
 
+def test_donors_are_not_always_the_same_few() -> None:
+    batch = [asked(f"q{i}", f"_ {colour} hits blue") for i, colour in enumerate(("red", "green", "cyan") * 4)]
+    donors = {swap.donor.example.id for swap in swaps(batch, seed=0)}
+    sources = {noise.source.example.id for noise in noises(batch, 3, seed=0)}
+    assert len(donors) >= 6
+    assert len(sources) >= 6
+
+
 # ---------------------------------------------------------------------------------------------------- renaming
 
 

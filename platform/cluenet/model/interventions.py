@@ -108,19 +108,12 @@ class _Interventions:
         return [_best(row) for row in self._logprobs(clues_BQKWD, hidden=hidden)]
 
     def _shows(self, clues: Sequence[Mapping[int, Sequence[int]] | None]) -> Tensor:
-        """[B, Q, K, W, D] of words by slot; a question without them (None) keeps its own."""
-        ids, given_BQ = torch.full_like(self.own.ids_BQKW, self.model.collator.vocabulary.none), self._mask(clues)
+        """[B, Q, K, W, D] of words by slot, the other slots silent."""
+        ids = torch.full_like(self.own.ids_BQKW, self.model.collator.vocabulary.none)
         for (b, q), words in zip(self.places, clues):
             for slot, clue in (words or {}).items():
                 ids[b, q, slot] = torch.tensor(clue, device=ids.device)
-        return torch.where(given_BQ[..., None, None, None], self.model.displayed(ids), self.own.embeds_BQKWD)
-
-    def _mask(self, values: Sequence[object]) -> Tensor:
-        """Bool [B, Q]: the questions that have one."""
-        mask = torch.zeros_like(self.batch.valid_BQ)
-        for (b, q), value in zip(self.places, values):
-            mask[b, q] = value is not None
-        return mask
+        return self.model.displayed(ids)
 
     # --------------------------------------------------------------------------------------- clues left out
     def _curves(self) -> list[Record]:
