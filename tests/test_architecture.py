@@ -22,7 +22,7 @@ FILES = [path for root in SOURCE_ROOTS for path in sorted(root.rglob("*.py"))]
 
 # What a module of `cluenet` may import of `cluenet`, by layer; a package stands for everything in it.
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("errors", "records", "steps"), 0),
+    **dict.fromkeys(("errors", "records", "steps", "interrupts"), 0),
     **dict.fromkeys(("registry", "contracts", "config", "folders", "progress", "plain"), 1),
     **dict.fromkeys(("plugins", "problems", "recipe", "fingerprint", "listing", "reference"), 2),
     **dict.fromkeys(("model", "metrics", "decoding", "isolation", "prepared", "planning", "ask", "testing"), 3),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from cluenet import interrupts
 from cluenet.errors import CluenetError, StorageError
 
 if TYPE_CHECKING:
@@ -352,7 +353,8 @@ def call(arguments: list[str]) -> int:
     flags = [flag for flag in GLOBAL_FLAGS if flag in arguments[:end]]
     rest = [word for word in arguments[:end] if word not in GLOBAL_FLAGS] + arguments[end:]
     try:
-        app(args=[*flags, *rest], prog_name="cluenet")
+        with interrupts.remembered():
+            app(args=[*flags, *rest], prog_name="cluenet")
     except SystemExit as stop:  # typer's: help, --version, a command line that does not parse
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
     except (KeyboardInterrupt, _CtrlCError):

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from cluenet import interrupts
+
 SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -45,9 +47,12 @@ class Progress:
             self._bar.stop()
         else:
             self._print("" if kind is None else "stopped")
+        if kind is None:
+            interrupts.check()
 
     def advance(self, n: int = 1, **values: float) -> None:
         """`n` more units are done; `values` (a loss, a count) are shown behind the bar until they are given again."""
+        interrupts.check()
         self.done += n
         self.values.update(values)
         if self._bar:

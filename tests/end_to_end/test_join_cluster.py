@@ -15,6 +15,8 @@ import yaml
 
 from helpers.environments import HERE, QUIET, Environment, make_environment
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "a-token-of-the-cluster-0123456789"
 
 
