@@ -95,7 +95,6 @@ def test_training_resumes(folder: Path):
     assert json.loads((run / "steps.json").read_text())["stage1"]["attempts"] == 2
 
 
-@pytest.mark.slow
 def test_a_base_is_scored_zero_shot(folder: Path):
     """After training, so that the base is there: any Hugging Face folder does."""
     base = Plan(load(folder / "r.yaml")).base
