@@ -85,6 +85,7 @@ def test_a_lost_worker_comes_back_and_the_result_is_as_if_it_had_not_been_lost(t
     assert time.monotonic() - again < 1.0  # a finished stage starts nothing
 
 
+@pytest.mark.slow
 def test_an_error_of_one_worker_reaches_the_user_as_it_is_and_is_not_retried(tmp_path, sets, monkeypatch):
     lonely = prepared_set(tmp_path / "lonely", clips=1, seed=70)  # drawn by one of the two workers
     (lonely / "clips" / "part-00000.parquet").unlink()

@@ -81,6 +81,7 @@ def steps_of(log: Path) -> list[int]:
     return [json.loads(line)["step"] for line in lines if line.endswith("}")]
 
 
+@pytest.mark.slow
 def test_training_resumes(folder: Path):
     run = Plan(load(folder / "r.yaml")).run
     log = run / "logging.jsonl"
@@ -93,16 +94,6 @@ def test_training_resumes(folder: Path):
     assert "Pretraining" not in started
     assert steps_of(log) == list(range(1, len(steps_of(log)) + 1))
     assert json.loads((run / "steps.json").read_text())["stage1"]["attempts"] == 2
-
-
-def test_a_base_is_scored_zero_shot(folder: Path):
-    """After training, so that the base is there: any Hugging Face folder does."""
-    base = Plan(load(folder / "r.yaml")).base
-    result = HERE.call("evaluate", "r.yaml", "--model", base, "--out", "zero", cwd=folder)
-    assert result.returncode == 0, result.stderr
-    results = json.loads((folder / "zero" / "evaluation" / "clueworld-test" / "results.json").read_text())
-    assert list(results["rows"]) == ["own"]
-    assert str(folder / "zero" / "evaluation" / "clueworld-test" / "results.json") in result.stdout
 
 
 def test_a_request_larger_than_the_cluster_is_refused(folder: Path):

@@ -69,6 +69,17 @@ def test_a_second_run_finds_everything_and_gives_the_same_bytes(finished):
     assert [file.read_bytes() for file in files] == before
 
 
+def test_a_base_is_scored_zero_shot(finished):
+    """Any Hugging Face folder does: here the backbone before its stages."""
+    root, _, _ = finished
+    (base,) = (root / "store" / "bases").iterdir()
+    done = cluenet("evaluate", "recipes/quickstart.yaml", "--model", base, "--out", root / "zero", *folders(root))
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = root / "zero" / "evaluation" / "clueworld-test" / "results.json"
+    assert list(json.loads(results.read_text())["rows"]) == ["own"]
+    assert str(results) in done.stdout
+
+
 def test_the_model_answers_a_question_with_its_clues(finished):
     root, run, _ = finished
     video = next((root / "clueworld").rglob("*.mp4"))
