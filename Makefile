@@ -32,7 +32,7 @@ test: setup  ## all tests but the slow proofs
 	for tier in $(TIERS); do $(BIN)/python -m pytest $$tier -m "not slow" || exit 1; done
 
 test-full: setup  ## the slow proofs too
-	@echo "All tests, the slow proofs included: about 16 minutes on 2 idle cores after the set-up."
+	@echo "All tests, the slow proofs included: about 15 minutes on 2 idle cores after the set-up."
 	for tier in $(TIERS); do $(BIN)/python -m pytest $$tier --timeout 3600 || exit 1; done
 
 check: setup

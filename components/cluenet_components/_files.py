@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from cluenet.errors import DataError
+from cluenet.records import content_hash
 
 NAMES_SHOWN = 10
 
@@ -80,6 +81,14 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield number, line.rstrip("\n")
+
+
+def checkpoint_hash(folder: Path) -> str:
+    """Of a folder in Hugging Face layout: JSON files by content, weight files by size; never 16 GB read to name them.
+    Raises DataError."""
+    texts = [(file.name, read_text(file)) for file in sorted(folder.glob("*.json"))]
+    sizes = [(file.name, file.stat().st_size) for file in sorted(folder.glob("*.safetensors"))]
+    return content_hash(texts, sizes)
 
 
 def source_of(path: Path) -> str:

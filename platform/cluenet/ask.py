@@ -17,6 +17,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from cluenet.config.data import DataSection
 from cluenet.decoding import FramePolicy, decode_frames, encode_frames
 from cluenet.errors import CluenetError, MediaError
 from cluenet.isolation import IsolatedDecoder
@@ -27,8 +28,8 @@ from cluenet.records import Answer, Example, Frames, VideoRef
 
 Result = TypeVar("Result")
 MOST_OPTIONS = 26
-DECODE_SECONDS = 60.0
-"""Time limit of one reader, the default of `data.decode_timeout_seconds`."""
+DECODE_SECONDS: float = DataSection.model_fields["decode_timeout_seconds"].default
+"""Time limit of one reader."""
 TIMELINE = 32
 """Characters of a clue's timeline on the terminal."""
 

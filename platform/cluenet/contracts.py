@@ -181,8 +181,8 @@ class PretrainContext(ABC):
 class ClueExtractor(Component):
     """Reads clues off the video for a question. runtime: `width` D and number of decoder `layers` of the backbone.
 
-    One that learns is a torch module: it has query tokens after the question, and `extract` turns their states into clues.
-    One that reads the backbone as it is (`training_free`) overrides `read` instead. With `layer` None nothing is read:
+    One that learns is a torch module; with query tokens after the question, `extract` turns their states into clues. One
+    that writes its clues, or reads the backbone as it is (`training_free`), overrides `read` instead. With `layer` None nothing is read:
     its clues are the labels' (slots > 0) or there are none (slots 0), and no method is ever called.
     """
 

@@ -70,6 +70,8 @@ def _values(recipe: Recipe, step: str, *prefixes: str) -> dict[str, Any]:
     }
 
 
+RESULTS = 2
+"""Raise when results.json or samples.jsonl get other contents, so that earlier evaluations are made again."""
 _DATASETS = ("data.train", "data.validation", "data.test")
 
 
@@ -103,4 +105,4 @@ def stage2(recipe: Recipe, stage1_address: str) -> str:
 
 def evaluation(recipe: Recipe, model: str, test: str) -> str:
     """Address of one test set's evaluation."""
-    return content_hash(FORMAT, "evaluation", _values(recipe, "evaluate", "evaluate."), model, test)
+    return content_hash(FORMAT, "evaluation", RESULTS, _values(recipe, "evaluate", "evaluate."), model, test)

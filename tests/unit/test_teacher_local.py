@@ -12,8 +12,9 @@ from transformers import AutoModelForImageTextToText
 from cluenet.errors import DataError
 from cluenet.model.vlm import VisionLanguageModel
 from cluenet.records import Clue, Frames
+from cluenet_components._files import checkpoint_hash
 from cluenet_components.clue_sources._teacher_cache import Request
-from cluenet_components.clue_sources._teacher_local import LocalTeacher, checkpoint_hash
+from cluenet_components.clue_sources._teacher_local import LocalTeacher
 from cluenet_components.clue_sources._teacher_replies import Reply
 from cluenet_components.clue_sources.teacher import TeacherClues
 from helpers.chat_server import proposal

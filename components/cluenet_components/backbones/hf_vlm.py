@@ -10,8 +10,8 @@ from pydantic import Field
 
 from cluenet.contracts import Backbone, PretrainContext
 from cluenet.errors import CheckpointError
-from cluenet.records import content_hash
 from cluenet.registry import ComponentConfig, register
+from cluenet_components._files import checkpoint_hash
 
 
 @register.backbone("hf_vlm")
@@ -26,11 +26,7 @@ class HuggingFaceVLM(Backbone):
         return self._folder()
 
     def sources(self) -> list[str]:
-        """Configs and weight indices by content, weight files by size: never 16 GB read to name them."""
-        folder = self._folder()
-        small = sorted(folder.glob("*.json"))
-        weights = sorted(folder.glob("*.safetensors"))
-        return [content_hash([(f.name, f.read_text()) for f in small], [(f.name, f.stat().st_size) for f in weights])]
+        return [checkpoint_hash(self._folder())]
 
     def _folder(self) -> Path:
         local = Path(self.config.path).expanduser()

@@ -52,7 +52,7 @@ class LatentSlots(nn.Module, ClueExtractor):
             raise RecipeError("model", [Problem("model.clue_extractor.heads", message)])
         self.slots, self.words, self.layer = config.slots, config.words, max(1, round(config.layer * layers))
         self.queries_KD = nn.Parameter(torch.randn(config.slots, width) * 0.05)
-        self.blocks = nn.ModuleList(Look(width, config.heads, first=i == 0) for i in range(config.blocks))
+        self.blocks = nn.ModuleList(SlotBlock(width, config.heads, first=i == 0) for i in range(config.blocks))
         self.word_norm = nn.LayerNorm(width)
         self.to_words = nn.Linear(width, config.words * width)
         self.matching = config.matching
@@ -76,7 +76,7 @@ class LatentSlots(nn.Module, ClueExtractor):
         return ClueStates(words, attention_BQKN, presence_BQK)
 
 
-class Look(nn.Module):
+class SlotBlock(nn.Module):
     """One block: the slots of a question read each other (not in the first), then the video, then think."""
 
     def __init__(self, width: int, heads: int, *, first: bool):

@@ -10,19 +10,19 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
 from cluenet.errors import DataError, suggestion
 from cluenet.records import Frames
 from cluenet_components.clue_sources._teacher_cache import QuestionFailed, Request, Teacher
-from cluenet_components.clue_sources._teacher_replies import LETTERS, Reply
+from cluenet_components.clue_sources._teacher_replies import LETTER_TOKENS, LETTERS, Reply
 
 if TYPE_CHECKING:
     from cluenet_components.clue_sources.teacher import TeacherClues
 
 WHERE = "data.clue_source"
 JPEG_QUALITY = 90
-LETTER_TOKENS = 8  # for a reply of one letter
 MOST_SAID = 300  # characters of a server's message
 TOP_LOGPROBS = 20  # the most that the protocol allows
 ROUND_A_LETTER = " ()[].:*\n"
@@ -191,7 +191,7 @@ def letters(logprobs: Any) -> dict[str, float] | None:
         found: dict[str, float] = {}
         for one in token.top_logprobs or [token]:
             if (letter := _letter(one.token)) is not None:  # "A" and " A" are one letter
-                found[letter] = _log_add(found.get(letter, -math.inf), one.logprob)
+                found[letter] = float(np.logaddexp(found.get(letter, -math.inf), one.logprob))
         return found or None
     return None
 
@@ -199,11 +199,6 @@ def letters(logprobs: Any) -> dict[str, float] | None:
 def _letter(token: str) -> str | None:
     letter = token.strip(ROUND_A_LETTER)
     return letter if len(letter) == 1 and letter in LETTERS else None
-
-
-def _log_add(a: float, b: float) -> float:
-    high = max(a, b)
-    return high if high == -math.inf else high + math.log(math.exp(a - high) + math.exp(b - high))
 
 
 def few(frames: Frames, count: int) -> Frames:

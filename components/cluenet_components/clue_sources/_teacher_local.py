@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +12,10 @@ import torch.nn.functional as F
 from cluenet.errors import DataError
 from cluenet.model.batch import PrefixBatch
 from cluenet.model.vlm import Prefix, VisionLanguageModel
-from cluenet.records import Frames, content_hash
-from cluenet_components._files import existing_folder, read_text
+from cluenet.records import Frames
+from cluenet_components._files import checkpoint_hash, existing_folder
 from cluenet_components.clue_sources._teacher_cache import Request, Teacher
-from cluenet_components.clue_sources._teacher_replies import LETTERS, Reply
-
-LETTER_TOKENS = 8  # for a reply of one letter
+from cluenet_components.clue_sources._teacher_replies import LETTER_TOKENS, LETTERS, Reply
 
 
 class LocalTeacher(Teacher):
@@ -107,10 +104,3 @@ class LocalTeacher(Teacher):
         )  # fmt: skip
         prefix = vlm.prefix(batch.to(self._device), layer=None, whole=True)
         return prefix, ids[-1:], int(positions_3P[0, -1])
-
-
-def checkpoint_hash(folder: Path) -> str:
-    """Of the JSON files' content and the weight files' sizes: never 16 GB read to name them."""
-    texts = [(file.name, read_text(file)) for file in sorted(folder.glob("*.json"))]
-    sizes = [(file.name, file.stat().st_size) for file in sorted(folder.glob("*.safetensors"))]
-    return content_hash(texts, sizes)

@@ -13,6 +13,8 @@ from cluenet.records import Clue
 from cluenet_components._labels import Labels, problems
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTER_TOKENS = 8
+"""Longest reply where one letter is asked for."""
 ROUNDING_SECONDS = 0.5
 """So far beyond the clip's end a time may lie, as when 3.97 s are rounded to 4; it is then cut to the end."""
 FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)

@@ -37,6 +37,13 @@ def sequence_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
+def group_mean(values_R: Tensor, group_R: Tensor, groups: int) -> Tensor:
+    """[groups] mean of the values of each group; 0 for a group without any."""
+    zeros = torch.zeros(groups, device=values_R.device)
+    total, count = zeros.index_add(0, group_R, values_R), zeros.index_add(0, group_R, torch.ones_like(values_R))
+    return total / count.clamp(min=1)
+
+
 def span_moments(attention_BQKN: Tensor, block_span_BN2: Tensor) -> Tensor:
     """[B, Q, K, 2] start and end of the time each slot looks at, differentiable, in the unit of `block_span_BN2`.
 

@@ -19,7 +19,7 @@ from cluenet.config.train import Stage
 from cluenet.contracts import ClueExtractor, ClueFilter, Reasoner
 from cluenet.model.batch import Batch, Collator
 from cluenet.model.clue_terms import clue_terms, only
-from cluenet.model.clues import ClueStates, sequence_mean, straight_through
+from cluenet.model.clues import ClueStates, group_mean, sequence_mean, straight_through
 from cluenet.model.generate import open_answers
 from cluenet.model.losses import option_logprobs, token_loss
 from cluenet.model.packing import pick, place
@@ -137,7 +137,7 @@ class ClueNet(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.rand(batch.valid_BQ.shape, generator=generator).to(batch.valid_BQ.device) < share
         mixed_BQ1 = (drawn & batch.labels.labelled_BQ)[..., None]
-        truth = self._embed(batch.labels.words_BQKW)
+        truth = self.displayed(batch.labels.words_BQKW)
         embeds = torch.where(mixed_BQ1[..., None, None], truth, own.embeds_BQKWD)
         return replace(own, embeds_BQKWD=embeds, present_BQK=own.present_BQK & ~mixed_BQ1)
 
@@ -181,12 +181,12 @@ class ClueNet(nn.Module):
     def _truth(self, batch: Batch) -> Evidence:
         ids = batch.labels.words_BQKW
         present = batch.labels.words_BQKW.ne(self.collator.vocabulary.none).any(-1)
-        return Evidence(self._embed(ids), ids, present, None, present, batch.labels.attention_BQKN)
+        return Evidence(self.displayed(ids), ids, present, None, present, batch.labels.attention_BQKN)
 
     def _own(self, batch: Batch, logits: Tensor | None, look: Look, *, seed: int) -> Evidence:
         states = look[1]
         if logits is None:
-            ids, words = states.ids_BQKW, self._embed(states.ids_BQKW)
+            ids, words = states.ids_BQKW, self.displayed(states.ids_BQKW)
         else:
             ids = logits.argmax(-1)
             words = straight_through(logits, self.vlm.embeddings_VD) + self._slot_embedding()
@@ -212,7 +212,8 @@ class ClueNet(nn.Module):
         empty = self._empty(batch.labels.words_BQKW)
         return Probe(lambda clues: gold_logprob(self, batch, self._reason(batch, prefix, clues)), empty)
 
-    def _embed(self, ids_BQKW: Tensor) -> Tensor:
+    def displayed(self, ids_BQKW: Tensor) -> Tensor:
+        """[B, Q, K, W, D] clue words as the reasoner reads them; slots of `none` say nothing."""
         if not self.slots:
             return self.vlm.embeddings_VD.new_zeros(*ids_BQKW.shape, self.vlm.width)
         return F.embedding(ids_BQKW, self.vlm.embeddings_VD) + self._slot_embedding()
@@ -222,7 +223,7 @@ class ClueNet(nn.Module):
 
     def _empty(self, ids_BQKW: Tensor) -> Tensor:
         """[B, Q, K, W, D] embeddings of slots that say nothing."""
-        return self._embed(torch.full_like(ids_BQKW, self.collator.vocabulary.none))
+        return self.displayed(torch.full_like(ids_BQKW, self.collator.vocabulary.none))
 
     # ------------------------------------------------------------------------------------- answer
     def _reason(self, batch: Batch, prefix: Prefix | None, clues_BQKWD: Tensor) -> Tensor:
@@ -249,11 +250,9 @@ class ClueNet(nn.Module):
         rows = rows[batch.labels.num_options_BQ[rows[:, 0], rows[:, 1]] > 0]
         logprob = self.vlm.head(hidden_BLD[rows[:, 0], rows[:, 3]]).float().log_softmax(-1)
         values = logprob.gather(-1, rows[:, 4:5])[:, 0]
-        shape = (*batch.valid_BQ.shape, width)
-        flat = (rows[:, 0] * shape[1] + rows[:, 1]) * width + rows[:, 2]
-        zeros = torch.zeros(shape[0] * shape[1] * width, device=hidden_BLD.device)
-        total, count = zeros.index_add(0, flat, values), zeros.index_add(0, flat, torch.ones_like(values))
-        return (total / count.clamp(min=1)).view(shape)
+        shape = torch.Size((*batch.valid_BQ.shape, width))
+        option = (rows[:, 0] * shape[1] + rows[:, 1]) * width + rows[:, 2]
+        return group_mean(values, option, shape.numel()).view(shape)
 
     def option_logprobs(self, batch: Batch, hidden_BLD: Tensor) -> Tensor:
         return option_logprobs(self.scores(batch, hidden_BLD), batch.labels.num_options_BQ)
@@ -307,16 +306,12 @@ class ClueNet(nn.Module):
     def refiltered(self, batch: Batch, ids_BQKW: Tensor, present_BQK: Tensor, look: Look, *, seed: int = 0) -> Evidence:
         """Other clues, in words, offered to the filter as if the model had stated them."""
         with self.inference():
-            return self._filtered(batch, look, self._embed(ids_BQKW), ids_BQKW, present_BQK, None, seed=seed)
+            return self._filtered(batch, look, self.displayed(ids_BQKW), ids_BQKW, present_BQK, None, seed=seed)
 
     def logprobs_given(self, batch: Batch, prefix: Prefix | None, clues_BQKWD: Tensor) -> Tensor:
         """[B, Q, A] log-probabilities of the options, whatever the reasoner is given to read."""
         with self.inference():
             return self.option_logprobs(batch, self._reason(batch, prefix, clues_BQKWD))
-
-    def displayed(self, ids_BQKW: Tensor) -> Tensor:
-        """[B, Q, K, W, D] clue words as the reasoner reads them; slots of `none` say nothing."""
-        return self._embed(ids_BQKW)
 
     def _answers(self, batch: Batch, prefix: Prefix | None, evidence: Evidence) -> list[Answer]:
         hidden = self._reason(batch, prefix, evidence.embeds_BQKWD)
@@ -333,7 +328,7 @@ class ClueNet(nn.Module):
                             torch.zeros_like(own.keep_BQK), own.attention_BQKN)  # fmt: skip
         if clues == "text":
             shown = own.ids_BQKW.masked_fill(~own.keep_BQK[..., None], self.collator.vocabulary.none)
-            own.embeds_BQKWD = self._embed(self._through_text(shown))
+            own.embeds_BQKWD = self.displayed(self._through_text(shown))
         return own
 
     def _through_text(self, ids_BQKW: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cluenet.config.train import FilterLoss
 from cluenet.errors import CluenetError
+from cluenet.model.clues import group_mean
 from cluenet.model.losses import budget_loss, gate_loss, ranking_loss
 
 if TYPE_CHECKING:
@@ -86,10 +87,8 @@ def _reference_logprob(model: ClueNet, batch: Batch, hidden_BLD: Tensor) -> Tens
     rows, (b, q) = batch.answer.option_rows, batch.valid_BQ.shape
     rows = rows[batch.labels.num_options_BQ[rows[:, 0], rows[:, 1]] == 0]
     logprobs = model.vlm.head(hidden_BLD[rows[:, 0], rows[:, 3]]).float().log_softmax(-1)
-    values, zeros = logprobs.gather(-1, rows[:, 4:5])[:, 0], torch.zeros(b * q, device=hidden_BLD.device)
-    place = rows[:, 0] * q + rows[:, 1]
-    total, count = zeros.index_add(0, place, values), zeros.index_add(0, place, torch.ones_like(values))
-    return (total / count.clamp(min=1)).view(b, q)
+    values = logprobs.gather(-1, rows[:, 4:5])[:, 0]
+    return group_mean(values, rows[:, 0] * q + rows[:, 1], b * q).view(b, q)
 
 
 @torch.no_grad()
