@@ -190,6 +190,9 @@ class ClueExtractor(Component):
     words: int  # W per clue
     layer: int | None  # clue layer l_c in 1..layers: the input of that decoder layer is what is read
     matching: Literal["ordered", "hungarian"] = "ordered"  # which labelled clue teaches which slot
+    bottleneck: Literal["text", "soft"] = (
+        "text"  # what of its words reaches the reasoner: those displayed, or their mixture
+    )
     training_free: ClassVar[bool] = False  # states clues of its own, and nothing teaches it
 
     @classmethod
@@ -234,8 +237,11 @@ class ClueFilter(Component):
     sees_answer: ClassVar[bool] = False  # an upper bound: `keep` gets the clues' exact utilities in place of gates
 
     @abstractmethod
-    def gate_logits(self, clues_BQKWD: torch.Tensor, stem_BQD: torch.Tensor) -> torch.Tensor | None:
-        """[B, Q, K] scores before the sigmoid, from displayed words and the question stem; None without a gate."""
+    def gate_logits(
+        self, clues_BQKWD: torch.Tensor, stem_BQD: torch.Tensor, confidence_BQK: torch.Tensor
+    ) -> torch.Tensor | None:
+        """[B, Q, K] scores before the sigmoid, from displayed words, the question stem, and how sure the extractor is of
+        the words (mean log-probability; 0 where it has none); None without a gate."""
 
     @abstractmethod
     def keep(self, gate_BQK: torch.Tensor | None, present_BQK: torch.Tensor, *, seeds_BQ: torch.Tensor) -> torch.Tensor:

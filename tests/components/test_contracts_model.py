@@ -58,11 +58,12 @@ def test_empty_slots_are_never_kept_and_the_shape_stays(name):
 def test_a_gate_scores_every_clue_and_sees_the_others(name):
     torch.manual_seed(0)
     gate, clues, stem = build(name), torch.randn(2, 3, 4, WORDS, WIDTH), torch.randn(2, 3, WIDTH)
-    before = gate.gate_logits(clues, stem)
+    sure = torch.randn(2, 3, 4)
+    before = gate.gate_logits(clues, stem, sure)
     assert before.shape == (2, 3, 4)
     changed = clues.clone()
     changed[:, :, 3] = torch.randn(2, 3, WORDS, WIDTH)
-    assert not torch.allclose(gate.gate_logits(changed, stem)[:, :, 0], before[:, :, 0])
+    assert not torch.allclose(gate.gate_logits(changed, stem, sure)[:, :, 0], before[:, :, 0])
 
 
 def test_keep_all_keeps_all():

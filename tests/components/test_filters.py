@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from cluenet.config.train import FilterLoss, Losses, Stage2
 from cluenet.contracts import Judged
 from cluenet.errors import CluenetError
+from cluenet.model.evidence import for_training
 from cluenet.model.utilities import distractors, exact_utilities, gold_logprob
 from cluenet.plugins import load_components
 from cluenet.records import Clue
@@ -44,7 +45,7 @@ def questions(count=3):
 def speaking_model(**section):
     """Its slots say something at random, without training."""
     model = tiny_model(**{"clue_extractor": EXTRACTOR, **section})
-    torch.manual_seed(0)
+    torch.manual_seed(4)
     torch.nn.init.normal_(model.extractor.to_words.weight, std=2.0)
     if model.filter.learned:  # gates that differ
         torch.nn.init.normal_(model.filter.gate.mlp[2].weight, std=1.0)
@@ -103,7 +104,7 @@ def test_of_an_open_question_utility_is_the_mean_log_probability_of_the_referenc
     open_one = example(1, options=(), answer="red hits blue", clues=CLUES[1])
     batch = batch_of(model, [example(0, clues=CLUES[0]), open_one])
     with model.inference():
-        hidden = model._reason(batch, None, model.displayed(batch.labels.words_BQKW))
+        hidden = model.reason(batch, None, model.displayed(batch.labels.words_BQKW))
         found, chosen = gold_logprob(model, batch, hidden), model.option_logprobs(batch, hidden)[0, 0, 0]
         rows = [row for row in batch.answer.option_rows.tolist() if row[1] == 1]
         tokens = [float(model.vlm.head(hidden[0, column]).log_softmax(-1)[token]) for _, _, _, column, token in rows]
@@ -143,19 +144,12 @@ def test_the_filters_loss_moves_its_gate_and_nothing_else(name, settings):
 def test_more_measured_clues_teach_more_and_answers_that_are_not_known_teach_nothing():
     model = speaking_model().train()
     batch = batch_of(model, questions())
-    stated = model._train_evidence(batch, None, _stated(model, batch), stage(), 0.0, 0).present_BQK.sum()
+    stated = for_training(model, batch, model.see(batch), stage(), truth_share=0.0, seed=0).present_BQK.sum()
     counts = [int(model(batch, stage=stage(measured=m), seed=0)["labels/filter"]) for m in (1, 2, 9)]
     assert counts[0] == 3 < counts[1] < counts[2] == int(stated)
     hidden = batch_of(model, [example(i, answer=None) for i in range(3)])
     out = model(hidden, stage=stage(), seed=0)
     assert (int(out["labels/filter"]), float(out["filter"].detach())) == (0, 0.0)
-
-
-def _stated(model, batch):
-    """A look whose words are ids already, so that they need no head."""
-    prefix, states, stem = model._look(batch)
-    ids = model.vlm.head(states.words_BQKWD).argmax(-1)
-    return prefix, replace(states, ids_BQKW=ids, words_BQKWD=None), stem
 
 
 def test_the_gates_loss_by_hand():
@@ -177,8 +171,8 @@ def test_the_gates_loss_by_hand():
 def test_how_often_the_reasoner_is_asked_does_not_depend_on_the_data(monkeypatch):
     """Ranks that wait for each other must run the same modules, whether their clues say something or not."""
     model = speaking_model().train()
-    calls, original = [], model._reason
-    monkeypatch.setattr(model, "_reason", lambda *args: calls.append(1) or original(*args))
+    calls, original = [], model.reason
+    monkeypatch.setattr(model, "reason", lambda *args: calls.append(1) or original(*args))
     for rows, settings in itertools.product(
         (questions(), [example(0, clues=None, answer=None)]),
         ({}, {"utility": "mean", "measured": 2, "distractors": 0.5}),
@@ -250,8 +244,8 @@ def test_the_share_of_filled_slots_is_as_asked():
 
 def test_the_reasoner_never_reads_a_distractor(monkeypatch):
     model = speaking_model().train()
-    batch, read, original = batch_of(model, questions()), [], model._reason
-    monkeypatch.setattr(model, "_reason", lambda b, p, clues: read.append(clues.detach()) or original(b, p, clues))
+    batch, read, original = batch_of(model, questions()), [], model.reason
+    monkeypatch.setattr(model, "reason", lambda b, p, clues: read.append(clues.detach()) or original(b, p, clues))
     monkeypatch.setattr(
         model.collator.vocabulary, "present", lambda ids: torch.arange(SLOTS).expand(ids.shape[:3]) == 0
     )
@@ -357,8 +351,8 @@ def test_oracle_utility_keeps_the_clues_that_help_and_cannot_be_asked():
 
 def test_oracle_utility_trains_without_looking_at_utilities(monkeypatch):
     model = speaking_model(clue_filter="oracle_utility").train()
-    calls, original = [], model._reason
-    monkeypatch.setattr(model, "_reason", lambda *args: calls.append(1) or original(*args))
+    calls, original = [], model.reason
+    monkeypatch.setattr(model, "reason", lambda *args: calls.append(1) or original(*args))
     assert "filter" not in model(batch_of(model, questions()), stage=stage(), seed=0)
     assert len(calls) == 1
 

@@ -60,7 +60,7 @@ def alone(model, frames, question, ids_KW, slots):
     with torch.no_grad():
         embeds = F.embedding(torch.tensor(words), model.vlm.embeddings_VD) + model.slot_embedding_KWD
         prefix = model.look(batch)[0]
-        hidden = model._reason(batch, prefix, embeds[None, None])
+        hidden = model.reason(batch, prefix, embeds[None, None])
         return model.option_logprobs(batch, hidden)[0, 0].exp().tolist()
 
 
@@ -204,7 +204,7 @@ class Planted:
         self.model = model = tiny_model(reasoner=reasoner, clue_extractor=extractor)
         self.answer, self.gate = answer, gate
         monkeypatch.setattr(model, "logprobs_given", self.logprobs)
-        monkeypatch.setattr(model.filter, "gate_logits", lambda clues, stem: self.each(clues, self.logit))
+        monkeypatch.setattr(model.filter, "gate_logits", lambda clues, stem, sure: self.each(clues, self.logit))
         monkeypatch.setattr(model, "own_evidence", self.labels_as_own)
 
     def labels_as_own(self, batch, look, *, seed=0):

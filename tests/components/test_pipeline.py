@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from cluenet.config.train import Losses, Stage1, Stage2
 from cluenet.errors import DataError, RecipeError
+from cluenet.model.evidence import for_row
 from cluenet.records import VideoRef
 from helpers.models import COLOURS, clip, example, tiny_model
 
@@ -277,9 +278,9 @@ def test_open_answers_are_greedy_token_by_token(reasoner, monkeypatch):
     reference = replace(questions[1], answer=answer.prediction)
     batch = batch_of(model, [questions[0], reference], clips=1)
     with torch.no_grad():
-        look = model._look(batch)
-        evidence = model._evidence_for("own", batch, look, 0)
-        hidden = model._reason(batch, look[0], evidence.embeds_BQKWD)
+        look = model.see(batch)
+        own = for_row(model, "own", batch, look, 0)
+        hidden = model.reason(batch, look.prefix, own.embeds_BQKWD)
         rows = batch.answer.option_rows[: len(tokens)]
         assert model.vlm.head(hidden[rows[:, 0], rows[:, 3]]).argmax(-1).tolist() == rows[:, 4].tolist()
 

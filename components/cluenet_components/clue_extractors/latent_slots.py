@@ -42,6 +42,11 @@ class LatentSlots(nn.Module, ClueExtractor):
             description="What tells that a slot says something: at least half of its words do, or a score of its own, taught "
             "by the presence loss.",
         )
+        bottleneck: Literal["text", "soft"] = Field(
+            "text",
+            description="What reaches the reasoner. text: the displayed words, straight-through; soft: the expected embedding "
+            "of every word, which carries more than is displayed.",
+        )
         heads: int = Field(4, ge=1, description="Attention heads of a block; must divide the backbone's width.")
 
     def __init__(self, config: ComponentConfig, *, width: int, layers: int):
@@ -55,7 +60,7 @@ class LatentSlots(nn.Module, ClueExtractor):
         self.blocks = nn.ModuleList(SlotBlock(width, config.heads, first=i == 0) for i in range(config.blocks))
         self.word_norm = nn.LayerNorm(width)
         self.to_words = nn.Linear(width, config.words * width)
-        self.matching = config.matching
+        self.matching, self.bottleneck = config.matching, config.bottleneck
         self.presence = nn.Linear(width, 1) if config.presence == "learned" else None
 
     @classmethod

@@ -14,24 +14,26 @@ from cluenet.registry import ComponentConfig
 
 
 class Gate(nn.Module):
-    """pi_i = sigmoid(MLP[clue_i; question stem; mean of the other clues]). It sees neither options nor answer.
+    """pi_i = sigmoid(MLP[clue_i; question stem; mean of the other clues; confidence_i]), without options or answer.
 
     A side head: its inputs are detached, so training it does not move the reasoner (blended into the reasoner's forward
     pass, an early gate closed and answers fell to chance; see docs/log.md).
     """
 
-    def __init__(self, width: int, words: int):
+    def __init__(self, width: int, words: int, *, confidence: bool):
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear((2 * words + 1) * width, width), nn.GELU(), nn.Linear(width, 1))
+        self.confidence = confidence
+        self.mlp = nn.Sequential(nn.Linear((2 * words + 1) * width + confidence, width), nn.GELU(), nn.Linear(width, 1))
         nn.init.constant_(self.mlp[2].bias, 2.0)  # open until evidence says otherwise
 
-    def forward(self, clues_BQKWD: Tensor, stem_BQD: Tensor) -> Tensor:
+    def forward(self, clues_BQKWD: Tensor, stem_BQD: Tensor, confidence_BQK: Tensor) -> Tensor:
         """-> logits [B, Q, K]"""
         clue = F.layer_norm(clues_BQKWD, clues_BQKWD.shape[-1:]).flatten(-2)
         count = clue.shape[2]
         others = (clue.sum(2, keepdim=True) - clue) / max(1, count - 1)
         stem = F.layer_norm(stem_BQD, stem_BQD.shape[-1:])[:, :, None].expand(-1, -1, count, -1)
-        return self.mlp(torch.cat([clue, stem, others], dim=-1).detach())[..., 0]
+        sure = [confidence_BQK[..., None].to(clue.dtype)] if self.confidence else []
+        return self.mlp(torch.cat([clue, stem, others, *sure], dim=-1).detach())[..., 0]
 
 
 class GateConfig(ComponentConfig):
@@ -39,6 +41,10 @@ class GateConfig(ComponentConfig):
         "hard",
         description="How a kept clue is read. hard: as it stands; soft: its word embeddings mix with those of an empty slot, "
         "the gate being its share.",
+    )
+    confidence: bool = Field(
+        True,
+        description="The gate also sees how sure the extractor is of a clue: the mean log-probability of its words.",
     )
 
 
@@ -50,10 +56,10 @@ class GatedFilter(nn.Module, ClueFilter):
     def __init__(self, config: GateConfig, *, width: int, words: int):
         nn.Module.__init__(self)
         ClueFilter.__init__(self, config)
-        self.gate = Gate(width, words)
+        self.gate = Gate(width, words, confidence=config.confidence)
 
-    def gate_logits(self, clues_BQKWD: Tensor, stem_BQD: Tensor) -> Tensor:
-        return self.gate(clues_BQKWD, stem_BQD)
+    def gate_logits(self, clues_BQKWD: Tensor, stem_BQD: Tensor, confidence_BQK: Tensor) -> Tensor:
+        return self.gate(clues_BQKWD, stem_BQD, confidence_BQK)
 
     def shares(self, gate_BQK: Tensor, keep_BQK: Tensor) -> Tensor:
         return keep_BQK * gate_BQK if self.config.gate == "soft" else keep_BQK.float()

@@ -24,7 +24,7 @@ class AdaptiveFilter(GatedFilter):
     so that useful clues are kept with probability 1 - alpha at least; until then every clue is kept.
     """
 
-    version = 2
+    version = 3
 
     class Config(GateConfig):
         threshold: Annotated[float, Field(ge=0, le=1)] | Literal["conformal"] = Field(

@@ -13,7 +13,7 @@ from cluenet.registry import register
 class KeepAllFilter(ClueFilter):
     """Keeps every clue: the ablation of the filter."""
 
-    def gate_logits(self, clues_BQKWD: Tensor, stem_BQD: Tensor) -> Tensor | None:
+    def gate_logits(self, clues_BQKWD: Tensor, stem_BQD: Tensor, confidence_BQK: Tensor) -> Tensor | None:
         return None
 
     def keep(self, gate_BQK: Tensor | None, present_BQK: Tensor, *, seeds_BQ: Tensor) -> Tensor:

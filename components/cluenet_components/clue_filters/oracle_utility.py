@@ -17,7 +17,7 @@ class OracleUtilityFilter(ClueFilter):
 
     sees_answer = True
 
-    def gate_logits(self, clues_BQKWD: Tensor, stem_BQD: Tensor) -> Tensor | None:
+    def gate_logits(self, clues_BQKWD: Tensor, stem_BQD: Tensor, confidence_BQK: Tensor) -> Tensor | None:
         return None
 
     def keep(self, gate_BQK: Tensor, present_BQK: Tensor, *, seeds_BQ: Tensor) -> Tensor:

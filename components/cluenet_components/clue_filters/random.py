@@ -19,7 +19,7 @@ class RandomFilter(ClueFilter):
     class Config(ComponentConfig):
         keep: float = Field(0.5, ge=0, le=1, description="Probability that a clue is kept.")
 
-    def gate_logits(self, clues_BQKWD: Tensor, stem_BQD: Tensor) -> Tensor | None:
+    def gate_logits(self, clues_BQKWD: Tensor, stem_BQD: Tensor, confidence_BQK: Tensor) -> Tensor | None:
         return None
 
     def keep(self, gate_BQK: Tensor | None, present_BQK: Tensor, *, seeds_BQ: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from cluenet_components.clue_filters._gate import GateConfig, GatedFilter
 class ThresholdFilter(GatedFilter):
     """Keeps the clues whose learned gate is at least a fixed number: the control for what adapts to the question."""
 
+    version = 2
+
     class Config(GateConfig):
         threshold: float = Field(0.5, ge=0, le=1, description="A clue is kept when its gate is at least this.")
 

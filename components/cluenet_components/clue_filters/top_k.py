@@ -13,6 +13,8 @@ from cluenet_components.clue_filters._gate import GateConfig, GatedFilter, best
 class TopKFilter(GatedFilter):
     """Keeps the k clues with the highest learned gates, however low those are."""
 
+    version = 2
+
     class Config(GateConfig):
         k: int = Field(1, ge=1, description="How many clues are kept.")
 

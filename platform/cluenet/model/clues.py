@@ -18,7 +18,13 @@ class ClueStates:
     attention_BQKN: Tensor  # rows sum to 1, or are all zero where a slot says nothing of where
     presence_BQK: Tensor | None = None  # scores before the sigmoid; None: the words tell whether a slot says something
     ids_BQKW: Tensor | None = None
+    logits_BQKWV: Tensor | None = None  # what the LM head reads from `words_BQKWD`, once it has
     taught_BQKWD: Tensor | None = None  # in training, states to be taught instead of `words_BQKWD` (teacher forcing)
+
+
+def expected(logits_BQKWV: Tensor, embeddings_VD: Tensor) -> Tensor:
+    """[B, Q, K, W, D] expected embeddings: more than the displayed words can say goes through."""
+    return logits_BQKWV.softmax(-1) @ embeddings_VD
 
 
 def straight_through(logits_BQKWV: Tensor, embeddings_VD: Tensor) -> Tensor:
@@ -29,6 +35,14 @@ def straight_through(logits_BQKWV: Tensor, embeddings_VD: Tensor) -> Tensor:
     hard = F.embedding(logits_BQKWV.argmax(-1), embeddings_VD)
     soft = logits_BQKWV.softmax(-1) @ embeddings_VD.detach()
     return hard + soft - soft.detach()
+
+
+def confidence_of(logits_BQKWV: Tensor | None, ids_BQKW: Tensor) -> Tensor:
+    """[B, Q, K] mean log-probability (nats) that slots give to these words; 0 without logits."""
+    if logits_BQKWV is None:
+        return torch.zeros(ids_BQKW.shape[:-1], device=ids_BQKW.device)
+    said_BQKW = logits_BQKWV.gather(-1, ids_BQKW[..., None])[..., 0].float()
+    return (said_BQKW - logits_BQKWV.float().logsumexp(-1)).mean(-1)
 
 
 def sequence_mean(values: Tensor, mask: Tensor) -> Tensor:

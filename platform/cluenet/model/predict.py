@@ -14,7 +14,8 @@ from cluenet.records import Answer, Box, PredictedClue
 
 if TYPE_CHECKING:
     from cluenet.model.batch import Batch
-    from cluenet.model.pipeline import ClueNet, Evidence
+    from cluenet.model.evidence import Evidence
+    from cluenet.model.pipeline import ClueNet
 
 
 def answers_of(

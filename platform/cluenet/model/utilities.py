@@ -27,7 +27,8 @@ from cluenet.model.losses import budget_loss, gate_loss, ranking_loss
 
 if TYPE_CHECKING:
     from cluenet.model.batch import Batch
-    from cluenet.model.pipeline import ClueNet, Evidence, Look
+    from cluenet.model.evidence import Evidence
+    from cluenet.model.pipeline import ClueNet, Look
     from cluenet.model.vlm import Prefix
 
 Utility: TypeAlias = Literal["leave_one_out", "add_one", "mean"]
@@ -137,18 +138,19 @@ def filter_term(
 
     The gate is a side head: it reads its own, detached pool of clues, and what it says does not touch the answer.
     """
-    prefix, _, stem = look
     generator = torch.Generator().manual_seed(seed)
     slots = drawn_slots(evidence.present_BQK, settings.measured, generator)
     with torch.no_grad():
         full = gold_logprob(model, batch, hidden_BLD)
-        found = model.probe(batch, prefix).utilities(evidence.embeds_BQKWD, slots, kind=settings.utility, full_BQ=full)
+        found = model.probe(batch, look.prefix).utilities(
+            evidence.embeds_BQKWD, slots, kind=settings.utility, full_BQ=full
+        )
         utility = torch.zeros_like(evidence.present_BQK, dtype=found.dtype).scatter(-1, slots, found)
         measured = torch.zeros_like(evidence.present_BQK).scatter(-1, slots, True) & evidence.present_BQK
-        pool, added = _pool(model, batch, evidence, settings.distractors, generator)
+        ids, added = _pool(model, batch, evidence, settings.distractors, generator)
     known = (batch.labels.answered_BQ & batch.valid_BQ)[..., None]
     taught = (measured & known) | added
-    logits = model.filter.gate_logits(pool, stem.detach())
+    logits = model.gate_logits(look, ids)
     present = (evidence.present_BQK | added) & batch.valid_BQ[..., None]
     return gate_term(logits, utility.masked_fill(added, 0.0), taught, present, settings), taught.sum()
 
@@ -156,11 +158,10 @@ def filter_term(
 def _pool(
     model: ClueNet, batch: Batch, evidence: Evidence, share: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """What the gate is taught on: the stated clues, and distractors in some empty slots, whose places are returned too."""
+    """Words that the gate is taught on: the stated clues', and distractors' in some empty slots, whose places are returned too."""
     none, present = model.collator.vocabulary.none, evidence.present_BQK
     stated = evidence.ids_BQKW.masked_fill(~present[..., None], none)
-    ids, added = distractors(batch, stated, present, none=none, share=share, generator=generator)
-    return model.displayed(ids), added
+    return distractors(batch, stated, present, none=none, share=share, generator=generator)
 
 
 def gate_term(
