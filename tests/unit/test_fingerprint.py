@@ -40,7 +40,7 @@ OTHER_VALUE: dict[str, Any] = {
     "model.clue_filter.gate": "soft", "train.stage1.filter_loss.utility": "mean", "train.stage2.filter_loss.utility": "mean",
     "train.stage1.filter_loss.ranking": None, "train.stage2.filter_loss.ranking": None,
     "model.clue_extractor.matching": "hungarian",
-    "model.clue_extractor.bottleneck": "soft",
+    "model.clue_extractor.bottleneck": "soft", "model.clue_extractor.presence": "learned",
     "model.clue_filter.threshold": 0.5, "train.stage1.final_lr_fraction": 0.5, "train.stage2.final_lr_fraction": 0.5,
 }  # fmt: skip
 """Where a number cannot simply be raised. None: there is no other valid value (or it needs another setting too)."""
