@@ -96,6 +96,8 @@ def pretrained(recipe: Recipe, train: list[str], sources: list[str]) -> str:
 def stage1(recipe: Recipe, base: str, train: list[str], validation: list[str]) -> str:
     weights = [dataset.to_dict()["weight"] for dataset in recipe.data.train]
     settings = _values(recipe, "stage1", "model.", "train.")
+    if recipe.train.stage1.losses.filter:  # else stage 1 neither teaches nor uses the filter
+        settings |= _values(recipe, "stage2", "model.clue_filter")
     return content_hash(FORMAT, "stage1", settings, base, train, weights, validation, recipe.seed)
 
 

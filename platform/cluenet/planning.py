@@ -82,6 +82,13 @@ class Plan:
     def run(self) -> Path:
         return Path(self.recipe.runs).expanduser().absolute() / f"{self.recipe.name}-{self.stage2[:10]}"
 
+    def shared_stage1(self) -> Path | None:
+        """Another run's folder with a finished stage 1 of this address, the first one by name."""
+        for folder in sorted(self.run.parent.glob("*/stage1")):
+            if folder.parent != self.run and _state(folder, self.stage1) == "finished":
+                return folder.parent
+        return None
+
     def address(self, stage: str) -> str:
         return self.stage1 if stage == "stage1" else self.stage2
 
@@ -122,10 +129,19 @@ class Plan:
             return Step(name, self.address(name), folder, "off", f"train.{name}.steps is 0")
         checkpoints = sorted(folder.glob("checkpoint-*"))
         state = _state(folder, self.address(name))
+        if other := self._shared_from(name, state):
+            return Step(name, self.address(name), folder, "finished", f"{stage.steps} steps, shared from {other}")
         if state != "finished" and checkpoints:
             state = "resumable"
         resumes = f", from {checkpoints[-1].name}" if state == "resumable" else ""
         return Step(name, self.address(name), folder, state, f"train {stage.steps} steps{resumes}")
+
+    def _shared_from(self, stage: str, state: State) -> str | None:
+        """Name of the run whose stage this one has taken over, or would."""
+        if state == "finished":
+            return read_manifest(self.run / stage).get("shared_from")
+        other = self.shared_stage1() if stage == "stage1" else None
+        return None if other is None else other.name
 
     def _evaluate_step(self, prepared: Path) -> Step:
         address, out = fingerprint.evaluation(self.recipe, self.stage2, prepared.name), self.run / "evaluation"

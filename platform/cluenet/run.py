@@ -113,6 +113,8 @@ class Run:
 
         base, address = self.base, self.plan.address(stage)
         self._write_recipe()
+        if stage == "stage1":
+            self._share_stage1()
 
         def train() -> Path | None:
             return train_stage(
@@ -125,6 +127,16 @@ class Run:
         self._connect(training=True)
         with self._timed(stage):
             return train()
+
+    def _share_stage1(self) -> None:
+        """Takes over the stage 1 that another run has finished, instead of training the same again."""
+        from cluenet.train.sharing import take_over
+
+        if not self.recipe.train.stage1.steps or finished(self.folder / "stage1"):
+            return
+        other = self.plan.shared_stage1()
+        if other is not None and take_over(other, self.folder):
+            self._say(f"stage1 taken from run {other.name}, same address {self.plan.stage1[:10]}")
 
     @cached_property
     def model(self) -> Path:

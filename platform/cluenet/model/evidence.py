@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cluenet.model.batch import Batch
     from cluenet.model.pipeline import ClueNet, Look
 
-ClueRow = Literal["own", "oracle", "none", "text"]
+ClueRow = Literal["own", "stated", "oracle", "none", "text"]
 
 
 @dataclass
@@ -40,6 +40,18 @@ def truth(model: ClueNet, batch: Batch) -> Evidence:
 
 def own(model: ClueNet, batch: Batch, look: Look, *, seed: int) -> Evidence:
     """What the extractor states, after the filter."""
+    return filtered(model, batch, look, *_stated(model, look), seed=seed)
+
+
+def unfiltered(model: ClueNet, look: Look) -> Evidence:
+    """What the extractor states, behind no filter."""
+    words, ids, present, attention = _stated(model, look)
+    embeds = torch.where(present[..., None, None], words, model.silence(ids))
+    return Evidence(embeds, ids, present, None, present, attention)
+
+
+def _stated(model: ClueNet, look: Look) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(words as input embeddings [B, Q, K, W, D], their ids, which slots say something, attention)."""
     states, logits = look.states, model.word_logits(look.states)
     if logits is None:
         ids, words = states.ids_BQKW, model.displayed(states.ids_BQKW)
@@ -48,7 +60,7 @@ def own(model: ClueNet, batch: Batch, look: Look, *, seed: int) -> Evidence:
         ids, words = logits.argmax(-1), read(logits, model.vlm.embeddings_VD) + model.slot_embedding
     scores = states.presence_BQK
     present = model.collator.vocabulary.present(ids) if scores is None else scores > 0
-    return filtered(model, batch, look, words, ids, present, states.attention_BQKN, seed=seed)
+    return words, ids, present, states.attention_BQKN
 
 
 def filtered(model: ClueNet, batch: Batch, look: Look, words, ids, present, attention, *, seed: int) -> Evidence:
@@ -86,10 +98,12 @@ def _mix_in_truth(model: ClueNet, batch: Batch, evidence: Evidence, share: float
 
 
 def for_row(model: ClueNet, row: ClueRow, batch: Batch, look: Look, seed: int) -> Evidence:
-    """At inference: `own`, the model's clues after the filter, or the labels' where it states none; `oracle`, ground truth;
-    `none`; `text`, the displayed words, read back."""
+    """At inference: `own`, the model's clues after the filter, or the labels' where it states none; `stated`, the same before
+    the filter; `oracle`, ground truth; `none`; `text`, the displayed words, read back."""
     if row == "oracle" or not model.slots:
         return truth(model, batch)
+    if row == "stated" and model.extracts:
+        return unfiltered(model, look)
     mine = own(model, batch, look, seed=seed) if model.extracts else truth(model, batch)
     if row == "none":
         return replace(mine, embeds_BQKWD=model.silence(mine.ids_BQKW), keep_BQK=torch.zeros_like(mine.keep_BQK))

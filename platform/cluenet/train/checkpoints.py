@@ -13,6 +13,7 @@ The folder of a stage:
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
@@ -93,16 +94,31 @@ def newest(stage_folder: Path, address: str) -> tuple[Path, TrainerState] | None
     return folder, state
 
 
-def load_weights(model: nn.Module, file: Path) -> None:
-    """Exactly the weights of `file`. Raises CheckpointError when it is missing, damaged or of another model."""
+def load_weights(model: nn.Module, file: Path, *, with_filter: bool = True) -> None:
+    """Exactly the weights of `file`; without the clue filter's, those stay what they are in the model.
+
+    Raises CheckpointError when it is missing, damaged or of another model.
+    """
     try:
-        load_model(model, str(file))
+        if with_filter:
+            load_model(model, str(file))
+        else:
+            _load_without_filter(model, file)
     except FileNotFoundError:
         raise CheckpointError(f"{file}: no such file. {_delete(file.parent)}") from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file}: damaged: {error}. {_delete(file.parent)}") from None
     except RuntimeError as error:
         raise CheckpointError(f"{file}: does not fit the model of the recipe: {error}") from None
+
+
+def _load_without_filter(model: nn.Module, file: Path) -> None:
+    """Another filter's weights in `file` may have other names and shapes."""
+    rest = copy.copy(model)
+    rest._modules = {name: part for name, part in model._modules.items() if name != "filter"}
+    missing, unexpected = load_model(rest, str(file), strict=False)
+    if foreign := [*missing, *(name for name in unexpected if not name.startswith("filter."))]:
+        raise RuntimeError(f"missing or not of this model: {', '.join(sorted(foreign))}")
 
 
 def load_optimizers(optimizers: Optimizers, folder: Path) -> None:

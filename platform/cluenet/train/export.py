@@ -10,7 +10,7 @@ from cluenet.folders import building, finished, read_manifest, write_manifest
 from cluenet.model.build import build_model
 from cluenet.model.checkpoint import save_model
 from cluenet.recipe import Recipe
-from cluenet.train import calibration, checkpoints
+from cluenet.train import calibration, checkpoints, sharing
 
 
 def save_final_model(
@@ -29,7 +29,8 @@ def save_final_model(
         return folder
     model = build_model(recipe.model, base, seed=recipe.seed)
     if checkpoint is not None:
-        checkpoints.load_weights(model, checkpoint / checkpoints.WEIGHTS)
+        with_filter = sharing.brings_filter(recipe, checkpoint.parent.name)
+        checkpoints.load_weights(model, checkpoint / checkpoints.WEIGHTS, with_filter=with_filter)
     card = {**_facts(checkpoint), **model.describe(), **calibration.calibrate(model, recipe, validation)}
     with building(folder) as part:
         save_model(model, part, recipe=recipe.to_dict(), frame_policy=frame_policy, card=card)

@@ -31,6 +31,7 @@ from cluenet.train.batches import TrainingBatches, prefetch
 from cluenet.train.checkpoints import TrainerState
 from cluenet.train.group import Group, mean_of
 from cluenet.train.plan import seed_of
+from cluenet.train.sharing import STAGE1, brings_filter
 from cluenet.train.supervision import has_clues, supervision_of
 from cluenet.train.trackers import Trackers, finite
 from cluenet.train.validation import Validator
@@ -106,7 +107,7 @@ class _Loop:
         if found:
             checkpoints.load_weights(self.model, found[0] / checkpoints.WEIGHTS)
         elif self.job.init:
-            checkpoints.load_weights(self.model, Path(self.job.init))
+            checkpoints.load_weights(self.model, Path(self.job.init), with_filter=brings_filter(self.recipe, STAGE1))
         self.model.to(self.worker.device).train()
         self.optimizers = _optimizers(self.model, self.stage)
         if found:
@@ -130,7 +131,10 @@ class _Loop:
         sets = [PreparedSet(path) for path in self.job.validation]
         clips = self.stage.clips_per_batch // (self.group.size * self.stage.accumulate)
         most = self.recipe.train.validation.max_clips
-        return Validator(sets, metrics_of(self.recipe), self.group, max_clips=most, clips_per_batch=clips)
+        return Validator(
+            sets, metrics_of(self.recipe), self.group, max_clips=most, clips_per_batch=clips,
+            filtered=brings_filter(self.recipe, self.job.stage),
+        )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------- the loop
     def run(self) -> None:

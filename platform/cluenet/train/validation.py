@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from cluenet.metrics.accuracy import is_right
 from cluenet.model.batch import Batch
+from cluenet.model.evidence import ClueRow
 from cluenet.model.pipeline import ClueNet
 from cluenet.prepared import PreparedSet
 from cluenet.train.batches import Clip
 from cluenet.train.group import Group
 from cluenet.train.plan import evenly
 
-ROWS: dict[str, Literal["own", "oracle"]] = {"accuracy": "own", "oracle_accuracy": "oracle"}
+ROWS: dict[str, ClueRow] = {"accuracy": "own", "oracle_accuracy": "oracle"}
 """Validation metrics and the clues that the reasoner reads for them."""
+UNFILTERED: dict[str, ClueRow] = {**ROWS, "accuracy": "stated"}
+"""The same for a stage that does not teach the filter, and so must not depend on it."""
 
 
 class Validator:
     """Validates on at most `max_clips` clips of all sets together, the same ones every time, spread evenly.
 
-    Each worker takes its part; the counts are summed over all of them.
+    Each worker takes its part; the counts are summed over all of them. `filtered`: the reasoner reads what the filter keeps
+    of the model's own clues, not all of them.
     """
 
     def __init__(
-        self, sets: Sequence[PreparedSet], metrics: Sequence[str], group: Group, *, max_clips: int | None, clips_per_batch: int
+        self, sets: Sequence[PreparedSet], metrics: Sequence[str], group: Group, *, max_clips: int | None,
+        clips_per_batch: int, filtered: bool = True,
     ):  # fmt: skip
         everything = [(prepared, key) for prepared in sets for key in prepared.clip_keys]
         chosen = [everything[index] for index in evenly(len(everything), max_clips)]
         self.any = bool(chosen)
         self._mine = chosen[group.rank :: group.size]
+        self._rows = ROWS if filtered else UNFILTERED
         self._metrics, self._group, self._clips_per_batch = tuple(metrics), group, clips_per_batch
 
     def count(self, model: ClueNet) -> Tensor:
@@ -40,10 +45,10 @@ class Validator:
         counts = torch.zeros(len(self._metrics) + 1, dtype=torch.float64)
         for batch in self._batches(model):
             batch = batch.to(self._group.device)
-            answers = model.predict_rows(batch, [ROWS[metric] for metric in self._metrics])
+            answers = model.predict_rows(batch, [self._rows[metric] for metric in self._metrics])
             known = [place for place, example in enumerate(batch.examples) if example.answer is not None]
             for column, metric in enumerate(self._metrics):
-                given = answers[ROWS[metric]]
+                given = answers[self._rows[metric]]
                 counts[column] += sum(is_right(given[i].prediction, batch.examples[i].answer) for i in known)
             counts[-1] += len(known)
         return counts
