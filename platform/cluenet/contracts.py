@@ -254,6 +254,11 @@ class ClueFilter(Component):
         """[B, Q, K] in 0..1: how much of a clue's word embeddings is read, the rest being those of an empty slot."""
         return keep_BQK.float()
 
+    @property
+    def promised(self) -> float | None:
+        """Share of a clip's useful clues that it promises to keep, on average over clips; None: it promises nothing."""
+        return None
+
     @classmethod
     def calibration_clips(cls, config: ComponentConfig) -> int:
         """How many validation clips `calibrate` wants after training; 0: none, and it is not called."""

@@ -56,6 +56,12 @@ class AdaptiveFilter(GatedFilter):
             return passes(gate_BQK, present_BQK, self.threshold_weights, self.threshold_shift)
         return gate_BQK >= self.config.threshold
 
+    @property
+    def promised(self) -> float | None:
+        """A limit may drop clues that pass the threshold."""
+        conformal = self.config.threshold == "conformal" and self.config.max_clues is None
+        return 1 - self.config.alpha if conformal else None
+
     @classmethod
     def calibration_clips(cls, config: Config) -> int:
         return config.calibration_clips if config.threshold == "conformal" else 0

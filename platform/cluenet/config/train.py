@@ -171,6 +171,11 @@ class TrainSection(Section):
         ("tensorboard",), "none", description="Trackers besides logging.jsonl."
     )
 
+    @property
+    def last_stage(self) -> Stage:
+        """The one that leaves the finished model."""
+        return self.stage2 if self.stage2.steps else self.stage1
+
     @model_validator(mode="after")
     def _batches_split_evenly(self) -> TrainSection:
         for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):

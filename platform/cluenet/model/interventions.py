@@ -9,8 +9,9 @@
     random      p(â) with 0, 1, .. k clues alone, the mean over random ones
     swap        {donor, prediction, target}: with the clues of another video's question; see `counterfactuals.Swap`
     edit        {names, prediction, target}: with words exchanged in its clues; see `counterfactuals.Exchange`
-    noise       {source, words, replaces, after, through, kept}: predictions with a clue of another video put behind the filter,
-                and offered to it, and whether the filter kept it; see `counterfactuals.Noise`
+    noise       {source, words, replaces, after, through, kept, unfiltered}: predictions with a clue of another video put behind
+                the filter, and offered to it; whether the filter kept it; prediction from it and all stated clues behind no
+                filter; see `counterfactuals.Noise`
     clue_only   prediction from C alone, the video hidden
     frames_only prediction from the video alone
     text_only   prediction from neither
@@ -195,29 +196,31 @@ class _Interventions:
         after = self._predictions(
             self._shows([noise and {**one.shown, noise.slot: noise.words} for one, noise in zip(self.asked, chosen)])
         )
-        through, kept = self._through(chosen) if self.model.extracts else ([None] * len(chosen), [None] * len(chosen))
+        through, kept, unfiltered = self._offered(chosen) if self.model.extracts else [[None] * len(chosen)] * 3
         words = self.model.collator.vocabulary.decode
         return [
             {"noise": noise and {
                 "source": noise.source.example.id, "words": list(words(noise.words)), "replaces": noise.replaces,
-                "after": a, "through": t, "kept": k,
+                "after": a, "through": t, "kept": k, "unfiltered": u,
             }}
-            for noise, a, t, k in zip(chosen, after, through, kept)
+            for noise, a, t, k, u in zip(chosen, after, through, kept, unfiltered)
         ]  # fmt: skip
 
-    def _through(self, chosen: Sequence[cf.Noise | None]) -> tuple[list[int], list[bool | None]]:
-        """Predictions when the filter is offered the noise among the stated clues, and whether it kept it."""
+    def _offered(self, chosen: Sequence[cf.Noise | None]) -> tuple[list[int], list[bool | None], list[int]]:
+        """Predictions when the filter is offered the noise among the stated clues, whether it kept it, and predictions when
+        no filter stands before them."""
         ids, present = self.own.ids_BQKW.clone(), self.own.present_BQK.clone()
         for (b, q), noise in zip(self.places, chosen):
             if noise is not None:
                 ids[b, q, noise.slot] = torch.tensor(noise.words, device=ids.device)
                 present[b, q, noise.slot] = True
         offered = self.model.refiltered(self.batch, ids, present, self.look)
+        everything = torch.where(present[..., None, None], self.model.displayed(ids), self.silence)
         kept = [
             None if noise is None else bool(offered.keep_BQK[b, q, noise.slot])
             for (b, q), noise in zip(self.places, chosen)
         ]
-        return self._predictions(offered.embeds_BQKWD), kept
+        return self._predictions(offered.embeds_BQKWD), kept, self._predictions(everything)
 
     # ------------------------------------------------------------------------------------- inputs taken away
     def _inputs(self) -> list[Record]:

@@ -8,10 +8,11 @@ tokenizer and the model class only; pixels and positions are made here because H
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ hf_logging.disable_progress_bar()  # a bar per loaded shard would fight with our
 MOST_REMEMBERED = 200_000
 """Texts whose token ids are kept."""
 
+T = TypeVar("T")
 _QUESTION_MARK = "\x00question\x00"
 
 
@@ -246,6 +248,18 @@ class VisionLanguageModel(nn.Module):
     def prefix(self, batch_prefix, *, layer: int | None, whole: bool) -> Prefix:
         """Run the shared prompt once. `layer`: tap the input of that decoder layer at the visual tokens;
         `whole` False: stop there, because nothing above it will be asked for."""
+        cache = DynamicCache(config=self.hf.config.text_config)
+        _, tapped = self._run(tap=layer, stop=not whole, **self._prompt(batch_prefix), past_key_values=cache)
+        run = self.layers if whole else layer or 0
+        states = None
+        if layer is not None:
+            index = batch_prefix.visual_index_BN[..., None].expand(-1, -1, self.width)
+            states = tapped.gather(1, index)
+        keys_values = [(entry.keys, entry.values) for entry in cache.layers[:run]]
+        return Prefix(keys_values, batch_prefix.valid_BP, states, batch_prefix.visual_mask_BN)
+
+    def _prompt(self, batch_prefix) -> dict[str, Any]:
+        """The shared prompt as inputs of the decoder."""
         visual, deepstack = self.encode(batch_prefix.pixels, batch_prefix.grid_B3)
         embeds = F.embedding(batch_prefix.ids_BP, self.embeddings_VD)
         is_visual = batch_prefix.ids_BP.eq(self.placeholder) & batch_prefix.valid_BP
@@ -255,18 +269,29 @@ class VisionLanguageModel(nn.Module):
         diagonal = torch.eye(count, dtype=torch.bool, device=embeds.device)
         mask = (causal & batch_prefix.valid_BP[:, None, :] | diagonal)[:, None]
         extra = {"visual_pos_masks": is_visual, "deepstack_visual_embeds": deepstack} if deepstack else {}
-        cache = DynamicCache(config=self.hf.config.text_config)
-        _, tapped = self._run(
-            tap=layer, stop=not whole, inputs_embeds=embeds, attention_mask=mask,
-            position_ids=batch_prefix.positions_3BP, past_key_values=cache, **extra,
-        )  # fmt: skip
-        run = self.layers if whole else layer or 0
-        states = None
-        if layer is not None:
-            index = batch_prefix.visual_index_BN[..., None].expand(-1, -1, embeds.shape[-1])
-            states = tapped.gather(1, index)
-        keys_values = [(entry.keys, entry.values) for entry in cache.layers[:run]]
-        return Prefix(keys_values, batch_prefix.valid_BP, states, batch_prefix.visual_mask_BN)
+        return {
+            "inputs_embeds": embeds, "attention_mask": mask, "position_ids": batch_prefix.positions_3BP, **extra
+        }  # fmt: skip
+
+    def read_layers(self, batch_prefix, read: Callable[[Tensor], T]) -> list[T]:
+        """What `read` makes of the visual tokens' normalised states [B, N, D] after decoder layers 1 to `layers`, in one pass.
+
+        The LM head on these is the logit lens. One layer's states are held at a time."""
+        index = batch_prefix.visual_index_BN[..., None].expand(-1, -1, self.width)
+        found: list[T] = []
+
+        def grab(module, args, kwargs):
+            states = args[0] if args else kwargs["hidden_states"]
+            found.append(read(self.text.norm(states.gather(1, index))))
+
+        handles = [layer.register_forward_pre_hook(grab, with_kwargs=True) for layer in self.text.layers[1:]]
+        try:
+            cache = DynamicCache(config=self.hf.config.text_config)
+            out, _ = self._run(tap=None, stop=False, **self._prompt(batch_prefix), past_key_values=cache)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return [*found, read(out.gather(1, index))]
 
     def text_pass(
         self,

@@ -44,7 +44,7 @@ def calibrate(model: ClueNet, recipe: Recipe, validation: Sequence[Path]) -> dic
         return {}
     clips, seen = _choose([PreparedSet(folder) for folder in validation], most, recipe.train.validation.max_clips)
     device = "cuda" if recipe.train.resources.gpu and torch.cuda.is_available() else "cpu"
-    judged = list(_judged(model.to(device), clips, _last_stage(recipe), device))
+    judged = list(_judged(model.to(device), clips, recipe.train.last_stage, device))
     facts = model.to("cpu").filter.calibrate(judged, seed=recipe.seed)
     return {**facts, "calibration clips that also chose the checkpoint": f"{seen} of {len(clips)}"}
 
@@ -58,10 +58,6 @@ def _choose(sets: Sequence[PreparedSet], most: int, max_clips: int | None) -> tu
     first = [unseen[index] for index in evenly(len(unseen), most)]
     rest = [seen[index] for index in evenly(len(seen), most - len(first))]
     return first + rest, len(rest)
-
-
-def _last_stage(recipe: Recipe) -> Stage:
-    return recipe.train.stage2 if recipe.train.stage2.steps else recipe.train.stage1
 
 
 def _judged(model: ClueNet, places: Sequence[Place], stage: Stage, device: str) -> Iterator[Judged]:
