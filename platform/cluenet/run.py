@@ -25,7 +25,7 @@ from typing import Any, get_args
 
 from cluenet import cluster
 from cluenet.errors import CheckpointError, DataError
-from cluenet.folders import atomic_write_json, atomic_write_text, finished, write_manifest
+from cluenet.folders import atomic_write_json, atomic_write_text, finished, read_manifest, write_manifest
 from cluenet.planning import Plan, Split
 from cluenet.progress import Progress
 from cluenet.recipe import Recipe
@@ -222,12 +222,21 @@ class Run:
         })  # fmt: skip
 
     def steps(self) -> dict[str, dict[str, Any]]:
-        """Seconds of each step of this run, over all attempts; a step that was found finished took none."""
+        """Seconds of each step of this run, over all attempts; a step that was found finished took none. Of the stages also
+        the operations that their training took, wherever it ran, and the run that a shared one comes from."""
+        return {step: {**spent, **self._stage_facts(step)} for step, spent in self._spent().items()}
+
+    def _spent(self) -> dict[str, dict[str, Any]]:
         try:
             known = json.loads((self.folder / "steps.json").read_text())
         except FileNotFoundError:
             known = {}
         return {step: known.get(step, {"seconds": 0.0, "attempts": 0}) for step in STEPS}
+
+    def _stage_facts(self, step: str) -> dict[str, Any]:
+        folder = self.folder / step
+        manifest = read_manifest(folder) if step.startswith("stage") and finished(folder) else {}
+        return {name: manifest[name] for name in ("flops_per_step", "flops", "shared_from") if name in manifest}
 
     @contextmanager
     def _timed(self, step: str, *, unless: bool = False) -> Iterator[None]:
@@ -237,7 +246,7 @@ class Run:
             yield
         finally:
             if not unless:
-                known = self.steps()
+                known = self._spent()
                 seconds = known[step]["seconds"] + time.monotonic() - started
                 known[step] = {"seconds": round(seconds, 2), "attempts": known[step]["attempts"] + 1}
                 atomic_write_json(self.folder / "steps.json", known)

@@ -63,8 +63,18 @@ def facts(run: RunData) -> list[tuple[str, str]]:
     steps = run.manifest.get("steps", {})
     took = ", ".join(f"{name} {step['seconds']:.0f} s" for name, step in steps.items() if step.get("attempts"))
     versions = ", ".join(f"{name} {version}" for name, version in run.manifest.get("versions", {}).items())
-    rest = [("steps took", took), ("versions", versions), ("folder", str(run.folder))]
+    rest = [("steps took", took), ("training FLOPs", training_flops(steps)), ("versions", versions), ("folder", str(run.folder))]
     return [*parts, *card, *((name, value) for name, value in rest if value)]
+
+
+def training_flops(steps: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the stages took, forward and backward: "stage1 1.2e+13 (1.2e+10 per step), stage2 3.1e+12 (..)"."""
+    return ", ".join(
+        f"{name} {step['flops']:.3g} ({step['flops_per_step']:.3g} per step"
+        f"{', shared from ' + step['shared_from'] if 'shared_from' in step else ''})"
+        for name, step in steps.items()
+        if step.get("flops")
+    )
 
 
 def _settings(settings: Any) -> str:

@@ -47,6 +47,7 @@ class TrainerState:
     validations_without_better: int = 0
     seconds: float = 0.0  # of training, over all attempts
     labels: dict[str, int] = field(default_factory=dict)  # labels used so far, by loss term
+    flops_per_step: int | None = None  # of all workers, counted with the first micro-batch (`train.flops`)
     format: int = FORMAT
 
 

@@ -29,6 +29,7 @@ from cluenet.recipe import Recipe
 from cluenet.train import checkpoints
 from cluenet.train.batches import TrainingBatches, prefetch
 from cluenet.train.checkpoints import TrainerState
+from cluenet.train.flops import counted
 from cluenet.train.group import Group, mean_of
 from cluenet.train.plan import seed_of
 from cluenet.train.sharing import STAGE1, brings_filter
@@ -161,6 +162,8 @@ class _Loop:
 
     def _step(self, parts: list[Batch]) -> dict[str, Any]:
         """One optimiser step; the line that describes it."""
+        if self.state.flops_per_step is None:
+            self.state.flops_per_step = self._flops_of(parts)
         started, step = time.monotonic(), self.state.step
         outputs = [self._micro_step(batch, step, part, last=part == len(parts) - 1) for part, batch in enumerate(parts)]
         factor = self._lr_factor(step)
@@ -177,6 +180,13 @@ class _Loop:
                 term = name.removeprefix("labels/")
                 self.state.labels[term] = self.state.labels.get(term, 0) + value
         return line
+
+    def _flops_of(self, parts: list[Batch]) -> int:
+        """Of a step of all workers, its micro-batches taken to be as large as the first; in a pass that leaves nothing behind:
+        where a counter listens, torch takes other paths to the same gradients, and their last bits differ."""
+        flops = len(parts) * counted(lambda: self._micro_step(parts[0], self.state.step, 0, last=False))
+        self.wrapped.zero_grad(set_to_none=True)
+        return int(self.group.sum(torch.tensor([flops])).item())
 
     def _lr_factor(self, step: int) -> float:
         stage = self.stage
@@ -244,6 +254,7 @@ class _Loop:
             "metric": self.recipe.train.validation.metric, "best_value": state.best_value,
             "stopped_early": state.step < self.stage.steps, "seconds": round(state.seconds, 2), "labels": state.labels,
             "supervision": supervision_of(self.recipe, self.job.stage, self.job.train).to_dict(),
+            "flops_per_step": state.flops_per_step, "flops": state.step * (state.flops_per_step or 0),
             "workers": self.group.size, "model": self.model.describe(), "init": self.job.init,
             "versions": {name: version(name) for name in ("cluenet", "torch", "transformers")},
         }  # fmt: skip
