@@ -101,6 +101,12 @@ def stage1(recipe: Recipe, base: str, train: list[str], validation: list[str]) -
     return content_hash(FORMAT, "stage1", settings, base, train, weights, validation, recipe.seed)
 
 
+def utilities(recipe: Recipe, stage1_address: str) -> str:
+    """Address of the utilities that the model of stage 1 records."""
+    settings = recipe.train.stage2.filter_loss
+    return content_hash(FORMAT, "utilities", settings.utility, settings.distractors, stage1_address)
+
+
 def stage2(recipe: Recipe, stage1_address: str) -> str:
     return content_hash(FORMAT, "stage2", _values(recipe, "stage2", "model.", "train."), stage1_address)
 

@@ -1,7 +1,7 @@
 """Where every step of a recipe's run leaves its folder, under which address, and what is there already. Starts nothing.
 
     <store>/prepared/<address>/   <store>/bases/<address>/        shared between recipes
-    <runs>/<name>-<address>/      stage1/ stage2/ model/ evaluation/ report.html
+    <runs>/<name>-<address>/      stage1/ utilities/ stage2/ model/ evaluation/ report.html
 
 The run folder carries the address of stage 2, which depends on everything before it: a changed recipe gets another folder
 and can never resume an older run. Settings of evaluation alone do not, so scoring again does not train again.
@@ -30,7 +30,7 @@ Split = Literal["train", "validation", "test"]
 class Step:
     """One line of `cluenet plan`."""
 
-    name: str  # prepare, pretrain, stage1, stage2, model, evaluate, report
+    name: str  # prepare, pretrain, stage1, utilities, stage2, model, evaluate, report
     address: str
     folder: Path
     state: State
@@ -89,6 +89,23 @@ class Plan:
                 return folder.parent
         return None
 
+    @property
+    def records_utilities(self) -> bool:
+        """Whether there is a step `utilities`: stage 2 teaches a gate on the model's own clues, offline."""
+        from torch import nn
+
+        stage, model = self.recipe.train.stage2, self.recipe.model
+        extractor = model.clue_extractor.component
+        states_its_own = issubclass(extractor, nn.Module) or extractor.training_free
+        return bool(
+            stage.steps and stage.losses.filter and stage.filter_loss.source == "offline" and stage.clues == "own"
+            and model.clue_filter.component.learned and model.reasoner.component.sees_clues and states_its_own
+        )  # fmt: skip
+
+    @cached_property
+    def utilities(self) -> str:
+        return fingerprint.utilities(self.recipe, self.stage1)
+
     def address(self, stage: str) -> str:
         return self.stage1 if stage == "stage1" else self.stage2
 
@@ -114,8 +131,10 @@ class Plan:
         )
 
     def _run_steps(self) -> Iterator[Step]:
-        for name in ("stage1", "stage2"):
-            yield self._stage_step(name)
+        yield self._stage_step("stage1")
+        if self.records_utilities:
+            yield self._utilities_step()
+        yield self._stage_step("stage2")
         folder = self.run / "model"
         yield Step("model", self.stage2, folder, _state(folder, self.stage2), "write the model folder")
         for prepared in dict.fromkeys(self.prepared("test")):
@@ -135,6 +154,14 @@ class Plan:
             state = "resumable"
         resumes = f", from {checkpoints[-1].name}" if state == "resumable" else ""
         return Step(name, self.address(name), folder, state, f"train {stage.steps} steps{resumes}")
+
+    def _utilities_step(self) -> Step:
+        folder = self.run / "utilities"
+        parts, state = len(list(folder.glob("part-*"))), _state(folder, self.utilities)
+        if state != "finished" and parts:
+            state = "resumable"
+        resumes = f" ({parts} parts are done)" if state == "resumable" else ""
+        return Step("utilities", self.utilities, folder, state, f"measure what every clue is worth{resumes}")
 
     def _shared_from(self, stage: str, state: State) -> str | None:
         """Name of the run whose stage this one has taken over, or would."""

@@ -1,11 +1,11 @@
-"""The pipeline of a recipe: prepare -> pretrain -> stage1 -> stage2 -> model -> evaluate -> report.
+"""The pipeline of a recipe: prepare -> pretrain -> stage1 (-> utilities) -> stage2 -> model -> evaluate -> report.
 
     <runs>/<name>-<address>/
         recipe.yaml      every setting, defaults included
         manifest.json    addresses, seconds and outcome of each step, versions; written when the run is complete
         steps.json       the same while it is under way
         logging.jsonl    a line per optimiser step
-        stage1/ stage2/ model/ evaluation/ report.html
+        stage1/ utilities/ stage2/ model/ evaluation/ report.html
 
 Each step's address says what it depends on: a finished step is found again and skipped, an interrupted one resumes.
 """
@@ -30,7 +30,7 @@ from cluenet.planning import Plan, Split
 from cluenet.progress import Progress
 from cluenet.recipe import Recipe
 
-STEPS = ("prepare", "pretrain", "stage1", "stage2", "model", "evaluate", "report")
+STEPS = ("prepare", "pretrain", "stage1", "utilities", "stage2", "model", "evaluate", "report")
 Say = Callable[[str], None]
 
 
@@ -106,9 +106,30 @@ class Run:
         for stage in ("stage1", "stage2"):
             if getattr(self.recipe.train, stage).steps:
                 supervision_of(self.recipe, stage, self.prepared["train"])  # before the backbone: it costs nothing
-        return self._stage("stage2", self._stage("stage1", None))
+        first = self._stage("stage1", None)
+        return self._stage("stage2", first, self._utilities(first))
 
-    def _stage(self, stage: str, init: Path | None) -> Path | None:
+    def _utilities(self, checkpoint: Path | None) -> Path | None:
+        """What clues are worth to the model of stage 1, where stage 2 is taught on that and is yet to be trained."""
+        from cluenet.train.offline import record_utilities
+
+        folder = self.folder / "utilities"
+        if not self.plan.records_utilities or finished(self.folder / "stage2"):
+            return None
+
+        def record() -> Path:
+            return record_utilities(
+                self.recipe, run=self.folder, base=self.base, train=self.prepared["train"], checkpoint=checkpoint,
+                address=self.plan.utilities, progress=self._progress,
+            )  # fmt: skip
+
+        if finished(folder):
+            return record()
+        self._connect(training=True)
+        with self._timed("utilities"):
+            return record()
+
+    def _stage(self, stage: str, init: Path | None, utilities: Path | None = None) -> Path | None:
         from cluenet.train.trainer import train_stage
 
         base, address = self.base, self.plan.address(stage)
@@ -119,7 +140,7 @@ class Run:
         def train() -> Path | None:
             return train_stage(
                 self.recipe, stage, run=self.folder, base=base, prepared=self.prepared, init=init, address=address,
-                progress=self._progress, say=self._say,
+                utilities=utilities, progress=self._progress, say=self._say,
             )  # fmt: skip
 
         if finished(self.folder / stage) or not getattr(self.recipe.train, stage).steps:

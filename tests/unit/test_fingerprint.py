@@ -38,6 +38,7 @@ OTHER_VALUE: dict[str, Any] = {
     "train.stage1.coupled": None, "train.stage1.clips_per_batch": 8, "train.stage2.clips_per_batch": 8,
     "train.workers": 2, "model.backbone.heads": 2, "train.stage1.betas": [0.5, 0.6], "train.stage2.betas": [0.5, 0.6], "model.clue_extractor.layer": 0.4,
     "model.clue_filter.gate": "soft", "train.stage1.filter_loss.utility": "mean", "train.stage2.filter_loss.utility": "mean",
+    "train.stage1.filter_loss.source": None, "train.stage2.filter_loss.source": "offline",
     "train.stage1.filter_loss.ranking": None, "train.stage2.filter_loss.ranking": None,
     "model.clue_extractor.matching": "hungarian",
     "model.clue_extractor.bottleneck": "soft", "model.clue_extractor.presence": "learned",

@@ -35,13 +35,21 @@ class FilterLoss(Section):
     """How the filter's gate is taught, where `losses.filter` has a weight. Usefulness is a change of the right answer's
     log-probability, in nats, normalised over the options."""
 
+    source: Literal["online", "offline"] = Field(
+        "online",
+        description="online: usefulness of some clues to the model as it is, measured at each step; offline: that of all clues "
+        "to the model that stage 1 handed on, recorded once before stage 2 (which then costs no reasoning pass).",
+    )
     utility: Literal["leave_one_out", "add_one", "mean"] = Field(
         "leave_one_out",
         description="What a clue does to the right answer: leaving it out of all clues (one more reasoning pass), adding it "
         "to none (two), or the mean of both (three), which also credits clues that say the same.",
     )
     measured: int = Field(
-        1, ge=1, description="Clues of a question whose utility is measured at each step, at random; at most all slots."
+        1,
+        ge=1,
+        description="With `source: online`, clues of a question whose utility is measured at each step, at random; at most all "
+        "slots.",
     )
     delta: float = Field(0.02, ge=0, description="Utility (nats) at which a clue counts as useful.")
     temperature: float = Field(
@@ -61,7 +69,7 @@ class FilterLoss(Section):
 
     @model_validator(mode="after")
     def _ranking_needs_pairs(self) -> FilterLoss:
-        if self.ranking and self.measured < 2 and not self.distractors:
+        if self.ranking and self.source == "online" and self.measured < 2 and not self.distractors:
             raise ValueError("ranking compares clues of a question: set `measured` to 2 or more, or give `distractors`")
         return self
 
@@ -122,6 +130,12 @@ class Stage1(Stage):
         default_factory=lambda: Losses(answer=1, chain=1, concept=2, attention=0.5),
         description="Weights of the loss terms.",
     )
+
+    @model_validator(mode="after")
+    def _nothing_is_recorded_before(self) -> Stage1:
+        if self.filter_loss.source == "offline":
+            raise ValueError("filter_loss.source: offline is recorded by the model of stage 1, so it is for stage 2 only")
+        return self
 
 
 class Stage2(Stage):

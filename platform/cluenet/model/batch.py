@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from cluenet.model.times import block_spans, clip_fractions
 from cluenet.model.vlm import Grid, VisionLanguageModel, letter
 from cluenet.model.vocabulary import ClueVocabulary, box_weights
 from cluenet.records import Example, Frames
+
+if TYPE_CHECKING:
+    from cluenet.model.recorded import Recorded
 
 OPTIONS_HEADING, CHAIN_HEADING = "\nOptions:", "\nReasoning:"
 
@@ -70,6 +74,7 @@ class Batch(Movable):
     valid_BQ: Tensor  # False where a clip has fewer questions than the widest one
     grids: list[Grid]
     clips: list[list[Example]]
+    recorded: Recorded | None = None  # clues with recorded utilities, where the gate is taught on those
 
     @property
     def examples(self) -> list[Example]:

@@ -138,6 +138,8 @@ def filter_term(
 
     The gate is a side head: it reads its own, detached pool of clues, and what it says does not touch the answer.
     """
+    if settings.source == "offline":
+        return _recorded_term(model, batch, look, settings)
     generator = torch.Generator().manual_seed(seed)
     slots = drawn_slots(evidence.present_BQK, settings.measured, generator)
     with torch.no_grad():
@@ -153,6 +155,15 @@ def filter_term(
     logits = model.gate_logits(look, ids)
     present = (evidence.present_BQK | added) & batch.valid_BQ[..., None]
     return gate_term(logits, utility.masked_fill(added, 0.0), taught, present, settings), taught.sum()
+
+
+def _recorded_term(model: ClueNet, batch: Batch, look: Look, settings: FilterLoss) -> tuple[Tensor, Tensor]:
+    """The same on clues whose utilities are recorded, without a reasoning pass. Stem and confidence are today's model's."""
+    pool = batch.recorded
+    if pool is None:
+        raise CluenetError("filter_loss.source is offline, and no utilities were recorded for these questions.")
+    logits = model.gate_logits(look, pool.ids_BQKW)
+    return gate_term(logits, pool.utility_BQK, pool.pool_BQK, pool.pool_BQK, settings), pool.pool_BQK.sum()
 
 
 def _pool(

@@ -14,6 +14,7 @@ from cluenet.prepared import PreparedSet
 from cluenet.records import Example, Frames
 from cluenet.train.group import Group
 from cluenet.train.plan import Draw, Plan, seed_of
+from cluenet.train.utility_store import Asked, UtilityStore
 
 T = TypeVar("T")
 Clip: TypeAlias = tuple[Frames, list[Example]]
@@ -25,10 +26,11 @@ class TrainingBatches:
 
     def __init__(
         self, model: ClueNet, sets: Sequence[PreparedSet], weights: Sequence[float], stage: Stage, group: Group, *, name: str,
-        seed: int,
+        seed: int, recorded: UtilityStore | None = None,
     ):  # fmt: skip
+        """`recorded`: utilities of the sets' questions, to go with each batch."""
         self.model, self.sets, self.stage, self.group = model, sets, stage, group
-        self.name, self.seed = name, seed
+        self.name, self.seed, self.recorded = name, seed, recorded
         order = seed_of(seed, name, "order")  # the stages draw in different orders
         sizes = tuple(map(len, sets))
         self.plan = Plan(sizes, tuple(weights), order, stage.clips_per_batch, stage.questions_per_clip)
@@ -43,14 +45,23 @@ class TrainingBatches:
 
     def _batch(self, draws: Sequence[Draw], step: int, part: int) -> Batch:
         seed = seed_of(self.seed, self.name, step, self.group.rank, part)
-        clips = [self._clip(draw) for draw in draws]
-        return self.model.collate(clips, seed=seed, shuffle_options=True, chain=self.stage.losses.chain > 0)
+        asked = [self._asked(draw) for draw in draws]
+        clips = [self._clip(draw, questions) for draw, questions in zip(draws, asked)]
+        batch = self.model.collate(clips, seed=seed, shuffle_options=True, chain=self.stage.losses.chain > 0)
+        if self.recorded is not None:
+            batch.recorded = self.recorded.of(asked, batch.valid_BQ.shape[1])
+        return batch
 
-    def _clip(self, draw: Draw) -> Clip:
+    def _asked(self, draw: Draw) -> list[Asked]:
         prepared = self.sets[draw.dataset]
         key = prepared.clip_keys[draw.clip]
         examples = prepared.examples_of(key)
-        return prepared.frames(key), [examples[i] for i in self.plan.questions(draw, len(examples))]
+        numbers = self.plan.questions(draw, len(examples))
+        return [Asked(prepared.folder.name, key, number, examples[number]) for number in numbers]
+
+    def _clip(self, draw: Draw, asked: Sequence[Asked]) -> Clip:
+        prepared = self.sets[draw.dataset]
+        return prepared.frames(prepared.clip_keys[draw.clip]), [one.example for one in asked]
 
 
 def prefetch(items: Iterator[T], *, size: int = 2) -> Generator[T, None, None]:

@@ -35,6 +35,7 @@ from cluenet.train.plan import seed_of
 from cluenet.train.sharing import STAGE1, brings_filter
 from cluenet.train.supervision import has_clues, supervision_of
 from cluenet.train.trackers import Trackers, finite
+from cluenet.train.utility_store import UtilityStore
 from cluenet.train.validation import Validator
 
 
@@ -50,6 +51,7 @@ class StageJob:
     train: tuple[str, ...]  # prepared sets, in the order of `data.train`
     validation: tuple[str, ...]
     address: str
+    utilities: str | None = None  # folder of recorded utilities, for `filter_loss.source: offline`
 
     @property
     def folder(self) -> Path:
@@ -124,8 +126,9 @@ class _Loop:
     def _batches(self) -> TrainingBatches:
         sets = [PreparedSet(path) for path in self.job.train]
         weights = [dataset.weight for dataset in self.recipe.data.train]  # type: ignore[attr-defined]
+        recorded = None if self.job.utilities is None else UtilityStore(Path(self.job.utilities), self.model)
         return TrainingBatches(
-            self.model, sets, weights, self.stage, self.group, name=self.job.stage, seed=self.recipe.seed
+            self.model, sets, weights, self.stage, self.group, name=self.job.stage, seed=self.recipe.seed, recorded=recorded
         )  # fmt: skip
 
     def _validator(self) -> Validator:

@@ -39,13 +39,15 @@ def to_stderr(line: str) -> None:
 
 def train_stage(
     recipe: Recipe, stage_name: str, *, run: Path, base: Path, prepared: Mapping[str, Sequence[Path]], init: Path | None,
-    address: str, progress: type[Progress] = Progress, say: Say = to_stderr, local: bool = False,
+    address: str, utilities: Path | None = None, progress: type[Progress] = Progress, say: Say = to_stderr,
+    local: bool = False,
 ) -> Path | None:  # fmt: skip
     """Train `stage1` or `stage2` into `<run>/<stage>/` and return its best checkpoint's folder.
 
     base: backbone in Hugging Face layout. prepared: folders under `train` and `validation`, in the recipe's order.
     init: a checkpoint folder to start from, for stage 2 the one that stage 1 returned, which is its best on validation (the
     last one where nothing is validated); None: the base's own weights. address: of the stage, by `cluenet.fingerprint`.
+    utilities: what `train.offline.record_utilities` returned, where the filter is taught on it.
     progress: makes the progress display. say: gets what is taught and what is masked. local: in this process, without Ray.
 
     A finished stage returns at once, one with `steps: 0` returns `init`, an interrupted one resumes.
@@ -55,7 +57,7 @@ def train_stage(
     stage = getattr(recipe.train, stage_name)
     if stage.steps == 0:
         return init
-    job = _job(recipe, stage_name, run, base, prepared, init, address)
+    job = _job(recipe, stage_name, run, base, prepared, init, address, utilities)
     if not _done(job):
         _check_metric(recipe)
         calibration.wanted_clips(recipe)  # before hours of training
@@ -71,14 +73,15 @@ def train_stage(
 
 def _job(
     recipe: Recipe, stage_name: str, run: Path, base: Path, prepared: Mapping[str, Sequence[Path]], init: Path | None,
-    address: str,
+    address: str, utilities: Path | None,
 ) -> StageJob:  # fmt: skip
     weights = None if init is None else str(init.absolute() / checkpoints.WEIGHTS)
     train, validation = (
         tuple(str(path.absolute()) for path in prepared.get(part, ())) for part in ("train", "validation")
     )
     run, base = run.absolute(), base.absolute()
-    return StageJob(recipe.to_dict(), stage_name, str(run), str(base), weights, train, validation, address)
+    recorded = None if utilities is None else str(utilities.absolute())
+    return StageJob(recipe.to_dict(), stage_name, str(run), str(base), weights, train, validation, address, recorded)
 
 
 def _done(job: StageJob) -> bool:
