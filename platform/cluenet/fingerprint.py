@@ -70,7 +70,7 @@ def _values(recipe: Recipe, step: str, *prefixes: str) -> dict[str, Any]:
     }
 
 
-RESULTS = 2
+RESULTS = 3
 """Raise when results.json or samples.jsonl get other contents, so that earlier evaluations are made again."""
 _DATASETS = ("data.train", "data.validation", "data.test")
 
@@ -112,5 +112,7 @@ def stage2(recipe: Recipe, stage1_address: str) -> str:
 
 
 def evaluation(recipe: Recipe, model: str, test: str) -> str:
-    """Address of one test set's evaluation."""
-    return content_hash(FORMAT, "evaluation", RESULTS, _values(recipe, "evaluate", "evaluate."), model, test)
+    """Address of one test set's evaluation. Its measure of faithfulness takes from the last stage what makes a clue useful."""
+    settings, useful = _values(recipe, "evaluate", "evaluate."), recipe.train.last_stage.filter_loss
+    judged = [useful.utility, useful.delta] if recipe.evaluate.faithfulness else []
+    return content_hash(FORMAT, "evaluation", RESULTS, settings, judged, model, test)

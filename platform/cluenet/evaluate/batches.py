@@ -19,7 +19,9 @@ from cluenet.evaluate.results import available_rows
 from cluenet.evaluate.samples import Sample, View, sample_of
 from cluenet.model.batch import Batch
 from cluenet.model.checkpoint import load_model
+from cluenet.model.diagnostics import diagnose
 from cluenet.model.interventions import inapplicable, intervene
+from cluenet.model.utilities import Utility
 from cluenet.model.vlm import Grid
 from cluenet.plain import rounded
 from cluenet.prepared import PreparedSet
@@ -71,11 +73,14 @@ class BatchEvaluator:
     """One model in one process. Raises CheckpointError when the model folder cannot be loaded."""
 
     def __init__(
-        self, model_folder: Path, *, rows: Sequence[str], threads: int, device: str = "cpu", faithfulness: bool = False
-    ):
+        self, model_folder: Path, *, rows: Sequence[str], threads: int, utility: Utility, delta: float, device: str = "cpu",
+        faithfulness: bool = False,
+    ):  # fmt: skip
+        """utility, delta: what makes a clue useful, with `faithfulness`."""
         torch.set_num_threads(threads)
         self.model = load_model(model_folder, device=device)
         self.rows, self.device, self.faithfulness = tuple(rows), device, faithfulness
+        self.utility, self.delta = utility, delta
 
     def __call__(self, prepared: PreparedSet, parts: Sequence[Part]) -> BatchResult:
         """Raises DataError when the prepared set is damaged, CheckpointError when the model's numbers are not finite."""
@@ -95,8 +100,10 @@ class BatchEvaluator:
             for (example, grid), key, given in zip(_with_grids(batch), keys, per_question, strict=True)
         ]
         if self.faithfulness:
-            for sample, record in zip(samples, intervene(self.model, moved, look), strict=True):
-                sample["faithfulness"] = rounded(record)
+            changed = intervene(self.model, moved, look)
+            diagnosed = diagnose(self.model, moved, look, utility=self.utility, delta=self.delta)
+            for sample, *records in zip(samples, changed, diagnosed, strict=True):
+                sample["faithfulness"], sample["diagnostics"] = map(rounded, records)
         return BatchResult(samples, self.model.extracts, notes, time.perf_counter() - started)
 
     def _rows(self, *, labelled: bool) -> tuple[list[str], dict[str, str]]:

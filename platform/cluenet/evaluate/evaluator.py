@@ -167,9 +167,10 @@ def _read(path: Path, parse: Any) -> Any:
 
 def _run(recipe: Recipe, model_folder: Path, todo: list[TestSet], progress: type[Progress], *, local: bool) -> None:
     work: Work = [(test, batch) for test in todo for batch in test.batches]
-    section = recipe.evaluate
+    section, useful = recipe.evaluate, recipe.train.last_stage.filter_loss
     settings = {
-        "rows": section.rows, "threads": section.threads, "device": _device(recipe), "faithfulness": section.faithfulness
+        "rows": section.rows, "threads": section.threads, "device": _device(recipe), "faithfulness": section.faithfulness,
+        "utility": useful.utility, "delta": useful.delta,
     }  # fmt: skip
     total = sum(test.prepared.num_questions for test in todo)
     with progress("Evaluating", total=total, unit="questions") as display:

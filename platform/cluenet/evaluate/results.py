@@ -7,7 +7,8 @@
     clues      {stated, kept}: agreement with labelled clues (see cluenet.metrics.clues), before and after the filter
     pointing   {rate, chance}: how often attention's peak lies on a labelled box, and a random token would
     calibration, hallucination  see `evaluate.reliability`
-    faithfulness                see `evaluate.faithfulness`; only there with `evaluate.faithfulness`
+    faithfulness                see `evaluate.faithfulness`; this and the next only there with `evaluate.faithfulness`
+    biases, filter              see `metrics.biases`, `metrics.filtering`
     tokens     means per question: visual, seen by the answer pass, clue words, clues stated, clues kept
     counts     of questions, videos, clips and quarantined rows
     notes      what is missing here, and why
@@ -29,6 +30,8 @@ from cluenet.evaluate.reliability import reliability
 from cluenet.evaluate.samples import Sample, stated_clues
 from cluenet.metrics import clues as clue_metrics
 from cluenet.metrics.accuracy import accuracy, accuracy_on_all, chance, position_counts
+from cluenet.metrics.biases import biases
+from cluenet.metrics.filtering import filter_worth
 from cluenet.metrics.statistics import ratios
 from cluenet.plain import rounded
 
@@ -67,7 +70,9 @@ def summarise(
     trust, trust_notes = reliability(known, resamples)
     if samples and "faithfulness" in samples[0]:
         trust["faithfulness"], more = faithfulness(samples, extracts=extracts, resamples=resamples)
-        trust_notes |= more
+        trust["biases"], biased = biases(samples, resamples=resamples)
+        trust["filter"], filtering = filter_worth(samples, resamples=resamples)
+        trust_notes |= {**more, **biased, **filtering}
     results: dict[str, Any] = rounded({
         "accuracy": {**blocks["own"], "all": on_all.to_dict()}, "rows": blocks,
         "chance": chance([len(sample["options"]) for sample in known]), "positions": _positions(known),

@@ -10,6 +10,7 @@
     tokens         {visual, seen, clue_words}: of the clip, those that the answer pass saw, words of the kept clues
     faithfulness   only with `evaluate.faithfulness`: what the answer did when the clues were changed, see
                    `cluenet.model.interventions`; null for an open question
+    diagnostics    with it: what the model sees, understands and concludes, see `cluenet.model.diagnostics`
 
 Times are seconds of the video file, boxes fractions of the frame, floats rounded to 6 digits.
 """

@@ -5,8 +5,8 @@
     energy      {share, chance} of every stated clue: share of its attention inside the tokens that the boxes of its labelled
                 clue touch, and the share of those tokens among all; None without attention or box. Stated and labelled clues
                 are paired so that most words agree, then in order: one that says the wrong words keeps its place
-    lens        {vocabulary, words}: its size, and for every word of a labelled clue with boxes {role, word, tokens, inside,
-                outside}: how many visual tokens its boxes touch; at each of KS the share of these and of all other tokens,
+    lens        {vocabulary, k, words}: its size, KS, and for every word of a labelled clue with boxes {role, word, tokens,
+                inside, outside}: how many visual tokens its boxes touch; at each k the share of these and of all other tokens,
                 after every decoder layer, whose logit lens has the word among its top k (outside: None where there are none)
     proximity   cosine of every option with the shown clues: mean static input embedding of the option's words, and of the
                 clues' words but `when`. None for an open question, and where nothing is shown
@@ -144,7 +144,7 @@ def _lens(vlm: VisionLanguageModel, place: _Place, tops_LNC: Tensor | None) -> R
         if (word_id := vlm.word_id(word)) != vlm.tokenizer.unk_token_id
         for hits_LNC in [tops_LNC[:, : place.grid.tokens] == word_id]
     ]
-    return {"vocabulary": len(vlm.embeddings_VD), "words": words}
+    return {"vocabulary": len(vlm.embeddings_VD), "k": list(KS), "words": words}
 
 
 def _words(clue: Clue) -> list[tuple[str | None, str]]:

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cluenet.errors import DataError
 from cluenet.folders import atomic_write_text
+from cluenet.metrics import biases, filtering
 from cluenet.metrics.faithfulness import headlines
 from cluenet.metrics.statistics import Paired, paired
 from cluenet.report import examples, figures
@@ -49,6 +50,7 @@ def context(run: RunData, baseline: RunData | None) -> dict[str, Any]:
         "figures": figures,
         "row_words": ROW_WORDS,
         "headlines": headlines,
+        "diagnostics": diagnostics,
     }
 
 
@@ -75,6 +77,12 @@ def training_flops(steps: Mapping[str, Mapping[str, Any]]) -> str:
         for name, step in steps.items()
         if step.get("flops")
     )
+
+
+def diagnostics(results: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any], float | None]]:
+    """(what it says, unit, estimate, what chance gives or was promised) of biases and the filter's worth."""
+    blocks = ((biases, results.get("biases")), (filtering, results.get("filter")))
+    return [line for module, block in blocks if block for line in module.headlines(block)]
 
 
 def _settings(settings: Any) -> str:
