@@ -45,6 +45,7 @@ class AskResult:
     probabilities: tuple[float, ...]
     clues: tuple[dict[str, Any], ...]  # {text, words, start_seconds, end_seconds, box, gate, kept} that the answer used
     dropped: tuple[dict[str, Any], ...]  # stated, and not kept by the filter
+    chain: str | None  # what the model wrote before it answered, None where it writes nothing
     video: str
     start_seconds: float
     end_seconds: float
@@ -91,7 +92,7 @@ def ask(
         question=question, options=example.options, answer=str(answer.prediction) if index is None else example.options[index],
         index=index, probabilities=answer.option_probabilities,
         clues=tuple(row for row in rows if row["kept"]), dropped=tuple(row for row in rows if not row["kept"]),
-        video=str(video), start_seconds=start_seconds, end_seconds=start_seconds + frames.duration_seconds,
+        chain=answer.chain, video=str(video), start_seconds=start_seconds, end_seconds=start_seconds + frames.duration_seconds,
         frame_seconds=tuple((frames.seconds_T + start_seconds).tolist()), reader=reader, policy=policy.to_dict(),
         model=str(model_folder),
         seconds={"load": load_seconds, "decode": decode_seconds, "answer": answer_seconds},
@@ -163,6 +164,8 @@ def render(result: AskResult) -> Group:
     if result.options:
         parts.append(_options(result))
     parts.append(_clues(result) if result.clues or result.dropped else Text("The model states no clues.", style="dim"))
+    if result.chain is not None:
+        parts.append(Text(f"\nReasoning: {result.chain}"))
     parts.append(Text(_facts(result), style="dim"))
     return Group(*parts)
 

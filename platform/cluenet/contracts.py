@@ -277,6 +277,10 @@ class Reasoner(Component):
             "letters",
             description="letters: options stand in the prompt, their letters are scored; likelihood: their own words are.",
         )
+        generate_chain: bool = Field(
+            False,
+            description="The model writes its reasoning first and answers after it; needs the chain loss in training.",
+        )
 
     sees_video: ClassVar[bool]
     sees_clues: ClassVar[bool]

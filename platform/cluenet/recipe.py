@@ -3,7 +3,7 @@ overrides, and reports every problem at once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,9 +49,24 @@ class Recipe(Section):
         plugins = values.get("plugins") or ()
         load_components(plugins if isinstance(plugins, (list, tuple)) else ())
         try:
-            return cls.model_validate(values)
+            recipe = cls.model_validate(values)
         except ValidationError as error:
             raise RecipeError(file, problems_of(error, cls, values)) from None
+        if problems := list(_misfits(recipe)):
+            raise RecipeError(file, problems)
+        return recipe
+
+
+def _misfits(recipe: Recipe) -> Iterator[Problem]:
+    """Settings of a stage that cannot do anything beside those of other sections."""
+    train, reasoner = recipe.train, recipe.model.reasoner
+    for name, stage in (("stage1", train.stage1), ("stage2", train.stage2)):
+        if stage.steps and not stage.losses.chain and reasoner.to_dict().get("generate_chain"):
+            message = (
+                "is 0, but model.reasoner.generate_chain is true: the model would answer after a chain that it never learned to "
+                "write. Give it a weight, such as 1, or set model.reasoner.generate_chain to false"
+            )
+            yield Problem(f"train.{name}.losses.chain", message)
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

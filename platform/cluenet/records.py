@@ -237,12 +237,14 @@ class PredictedClue:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model answers to one example, and why. Log-probabilities are normalised over the options."""
+    """What the model answers to one example, and why. Log-probabilities are normalised over the options. `chain`: the
+    reasoning that it wrote before, None where it writes none."""
 
     example_id: str
     prediction: int | str
     option_logprobs: tuple[float, ...]
     clues: tuple[PredictedClue, ...] = ()
+    chain: str | None = None
 
     @property
     def option_probabilities(self) -> tuple[float, ...]:

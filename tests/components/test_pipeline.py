@@ -305,7 +305,7 @@ def test_rows_answered_together_equal_rows_answered_apart():
 
 def test_more_options_than_letters_is_an_error_with_a_way_out():
     model = tiny_model()
-    assert model.collator.most_options == 8
+    assert model.collator.layout.most_options == 8
     many = example(0, options=tuple(f"red {i}" for i in range(9)), answer=0)
     with pytest.raises(DataError, match=r"q0: 9 options.*scoring=likelihood"):
         batch_of(model, [many], clips=1)

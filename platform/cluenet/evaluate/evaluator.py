@@ -3,7 +3,8 @@
     <out>/<dataset>-<split>/
         results.json     see `evaluate.results`
         samples.jsonl    see `evaluate.samples`, sorted by question id
-        manifest.json    address, model, prepared set, frame policy, timings, versions; written last
+        manifest.json    address, model, prepared set, frame policy, timings, versions; written last. `seconds_per_question`
+                         is what row `own` takes in batches, video encoding included, decoding and other rows not
 
 The same model and test set give the same bytes of results.json and samples.jsonl, whatever the number of workers.
 """
@@ -239,6 +240,7 @@ def _manifest(recipe: Recipe, model_folder: Path, test: TestSet, settings: dict[
         "questions": test.prepared.num_questions, "batches": len(test.batches), "bootstrap": recipe.evaluate.bootstrap,
         **settings, "workers": recipe.evaluate.workers, "worker_seconds": round(seconds, 3),
         "questions_per_worker_second": round(test.prepared.num_questions / max(seconds, 1e-9), 2),
+        "seconds_per_question": round(sum(result.own_seconds for result in test.done) / test.prepared.num_questions, 6),
         "versions": {name: version(name) for name in ("cluenet", "torch", "transformers", "ray")},
     }  # fmt: skip
 

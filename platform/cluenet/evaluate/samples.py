@@ -7,6 +7,7 @@
     clues          [{text, words, start_seconds, end_seconds, box, gate, kept, pointing, pointing_chance}] as stated
     true_clues     [{text, words, start_seconds, end_seconds, boxes}], or null where clues are not labelled
     chain          the labelled reasoning, or null
+    generated_chain   what the model wrote before it answered, here and in each of `rows`; only with `generate_chain`
     tokens         {visual, seen, clue_words}: of the clip, those that the answer pass saw, words of the kept clues
     faithfulness   only with `evaluate.faithfulness`: what the answer did when the clues were changed, see
                    `cluenet.model.interventions`; null for an open question
@@ -74,7 +75,8 @@ def _verdict(example: Example, answer: Answer) -> dict[str, Any]:
             "are damaged or training diverged: lower the learning rate and train again."
         )
     right = None if example.answer is None else is_right(answer.prediction, example.answer)
-    return {"prediction": answer.prediction, "option_logprobs": list(answer.option_logprobs), "correct": right}
+    wrote = {} if answer.chain is None else {"generated_chain": answer.chain}
+    return {"prediction": answer.prediction, "option_logprobs": list(answer.option_logprobs), "correct": right, **wrote}
 
 
 def _stated(clue: PredictedClue, boxes: Sequence[Box], view: View, offset: float) -> dict[str, Any]:

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cluenet.errors import DataError
-from cluenet.model.packing import Movable, Packed, Segment, branch_start, pack
+from cluenet.model.answer_rows import AnswerLayout, AnswerRows, TokenIds
+from cluenet.model.packing import Movable, Packed, Segment, pack
 from cluenet.model.times import block_spans, clip_fractions
-from cluenet.model.vlm import Grid, VisionLanguageModel, letter
+from cluenet.model.vlm import Grid, VisionLanguageModel
 from cluenet.model.vocabulary import ClueVocabulary, box_weights
 from cluenet.records import Example, Frames
 
 if TYPE_CHECKING:
     from cluenet.model.recorded import Recorded
-
-OPTIONS_HEADING, CHAIN_HEADING = "\nOptions:", "\nReasoning:"
 
 
 @dataclass
@@ -53,17 +51,6 @@ class Labels(Movable):
 
 
 @dataclass
-class AnswerRows(Movable):
-    """The answer pass: tokens, where clue words go, and which states are scored."""
-
-    packed: Packed
-    clue_index_BQKW: Tensor
-    answer_index_BQ: Tensor  # column whose state predicts the first token of an answer
-    option_rows: Tensor  # [M, 5] (b, q, option, column of the predicting state, token) for answers scored as words
-    chain_rows: Tensor  # [M, 4] (b, q, column, token) of the reasoning chain
-
-
-@dataclass
 class Batch(Movable):
     prefix: PrefixBatch
     extraction: Packed | None
@@ -86,16 +73,17 @@ class Collator:
 
     def __init__(
         self, vlm: VisionLanguageModel, *, slots: int, words: int, extracts: bool, sees_video: bool, letters: bool,
-        queries: int = 0,
+        queries: int = 0, generates: bool = False,
     ):  # fmt: skip
-        """`queries`: tokens that the extractor has after each question, in the extraction pass."""
+        """`queries`: tokens that the extractor has after each question, in the extraction pass. `generates`: the chain
+        stands before the answer."""
         self.vlm, self.slots, self.words, self.queries = vlm, slots, words, queries
-        self.extracts, self.sees_video, self.letters = extracts, sees_video, letters
+        self.extracts = extracts
         self.vocabulary = ClueVocabulary(vlm, words)
-        head, _, tail = vlm.chat_parts()
-        self.head_ids, self.tail_ids = vlm.ids(head), vlm.ids(tail)
-        self.chain_ids = vlm.ids(CHAIN_HEADING)
-        self.most_options = len(vlm.letter_ids())
+        self.layout = AnswerLayout(
+            vlm, slots=slots, words=words, none=self.vocabulary.none, sees_video=sees_video, letters=letters,
+            generates=generates,
+        )  # fmt: skip
 
     def __call__(
         self,
@@ -115,10 +103,16 @@ class Collator:
         width = max(map(len, examples))
         batch = Batch(
             prefix=prefix, extraction=None, query_index_BQM=None, stem_index_BQ=None,
-            answer=self.answer_rows(examples, starts, width, chain), labels=self._labels(examples, grids, width),
+            answer=self.layout.rows(examples, starts, width, chain=chain), labels=self._labels(examples, grids, width),
             valid_BQ=torch.tensor([[q < len(row) for q in range(width)] for row in examples]), grids=grids, clips=examples,
         )  # fmt: skip
         return self._with_extraction(batch, starts, width) if self.extracts else batch
+
+    def with_chains(self, batch: Batch, chains_BQ: Sequence[Sequence[TokenIds]]) -> Batch:
+        """The batch with these chains before its answers, in place of whatever chain stood there."""
+        starts = (batch.prefix.positions_3BP.amax(dim=(0, 2)) + 1).tolist()
+        rows = self.layout.rows(batch.clips, starts, batch.valid_BQ.shape[1], written=chains_BQ)
+        return replace(batch, answer=rows.to(batch.valid_BQ.device))
 
     # ------------------------------------------------------------------------------------- prefix
     def _prefix(self, frames: list[Frames], grids: list[Grid]) -> tuple[PrefixBatch, list[int]]:
@@ -144,8 +138,9 @@ class Collator:
 
     # --------------------------------------------------------------------------------- extraction
     def _with_extraction(self, batch: Batch, starts: list[int], width: int) -> Batch:
-        rows = [[Segment(self._stem(e) + [self.vocabulary.none] * self.queries) for e in row] for row in batch.clips]
-        packed = pack(rows, offsets=starts, pad=self.pad)
+        own = [self.vocabulary.none] * self.queries
+        rows = [[Segment(self.vlm.ids(example.question) + own) for example in row] for row in batch.clips]
+        packed = pack(rows, offsets=starts, pad=self.vlm.pad)
         query = torch.zeros(len(rows), width, self.queries, dtype=torch.long)
         stem = torch.zeros(len(rows), width, dtype=torch.long)
         for b, row in enumerate(rows):
@@ -153,73 +148,6 @@ class Collator:
                 first = packed.starts[b][q] + segment.length - self.queries
                 query[b, q], stem[b, q] = torch.arange(first, first + self.queries), first - 1
         return replace(batch, extraction=packed, query_index_BQM=query, stem_index_BQ=stem)
-
-    # ------------------------------------------------------------------------------------- answer
-    def answer_rows(self, clips: list[list[Example]], starts: list[int], width: int, chain: bool) -> AnswerRows:
-        segments = [[self._segment(example, chain) for example in row] for row in clips]
-        offsets = starts if self.sees_video else [0] * len(clips)
-        packed = pack(segments, offsets=offsets, pad=self.pad)
-        clue = torch.zeros(len(clips), width, self.slots, self.words, dtype=torch.long)
-        answer = torch.zeros(len(clips), width, dtype=torch.long)
-        option_rows: list[tuple[int, ...]] = []
-        chain_rows: list[tuple[int, ...]] = []
-        for b, row in enumerate(clips):
-            for q, example in enumerate(row):
-                segment, start = segments[b][q], packed.starts[b][q]
-                clue[b, q] = (start + self._clue_offset(example) + torch.arange(self.slots * self.words)).view(
-                    self.slots, self.words
-                )
-                last = start + len(segment.common) - 1
-                answer[b, q] = last
-                branches = self._answer_branches(example)
-                for index, tokens in enumerate(branches):
-                    first = start + branch_start(segment, index)
-                    option_rows += [(b, q, index, last if i == 0 else first + i - 1, t) for i, t in enumerate(tokens)]
-                if len(segment.branches) > len(branches):
-                    tokens, first = segment.branches[-1], start + branch_start(segment, len(segment.branches) - 1)
-                    skip = len(self.chain_ids)
-                    chain_rows += [(b, q, first + i - 1, tokens[i]) for i in range(skip, len(tokens))]
-        return AnswerRows(packed, clue, answer, _rows(option_rows, 5), _rows(chain_rows, 4))
-
-    def _segment(self, example: Example, chain: bool) -> Segment:
-        lead = [] if self.sees_video else self.head_ids
-        clues = [self.vocabulary.none] * (self.slots * self.words)
-        common = lead + self._stem(example) + clues + self._options(example) + self.tail_ids
-        branches = self._answer_branches(example)
-        if chain and example.chain:
-            branches = [*branches, self.chain_ids + self.vlm.ids(f" {example.chain}") + self.end_ids]
-        return Segment(common, tuple(branches))
-
-    def _clue_offset(self, example: Example) -> int:
-        return (0 if self.sees_video else len(self.head_ids)) + len(self._stem(example))
-
-    def _stem(self, example: Example) -> list[int]:
-        return self.vlm.ids(example.question)
-
-    def _options(self, example: Example) -> list[int]:
-        if not (self.letters and example.options):
-            return []
-        if len(example.options) > self.most_options:
-            raise DataError(
-                f"question {example.id}: {len(example.options)} options, but the backbone's tokenizer has letters for "
-                f"{self.most_options}. Set model.reasoner.scoring=likelihood, which needs none."
-            )
-        lines = "".join(f"\n{letter(index)} {text}" for index, text in enumerate(example.options))
-        return self.vlm.ids(OPTIONS_HEADING) + self.vlm.ids(lines)
-
-    def _answer_branches(self, example: Example) -> list[list[int]]:
-        """Token texts that are scored as words: every option with likelihood scoring, the reference of an open question."""
-        if example.options:
-            return [] if self.letters else [self.vlm.ids(f" {option}") for option in example.options]
-        return [] if example.answer_text is None else [self.vlm.ids(f" {example.answer_text}") + self.end_ids]
-
-    @property
-    def end_ids(self) -> list[int]:
-        return [self.vlm.tokenizer.eos_token_id]
-
-    @property
-    def pad(self) -> int:
-        return self.vlm.tokenizer.pad_token_id or 0
 
     # ------------------------------------------------------------------------------------- labels
     def _labels(self, clips: list[list[Example]], grids: list[Grid], width: int) -> Labels:
@@ -256,7 +184,3 @@ def _shuffled(example: Example, rng: random.Random) -> Example:
     options = tuple(example.options[i] for i in order)
     gold = order.index(example.answer) if isinstance(example.answer, int) else example.answer
     return replace(example, options=options, answer=gold)
-
-
-def _rows(values: list[tuple[int, ...]], width: int) -> Tensor:
-    return torch.tensor(values, dtype=torch.long) if values else torch.zeros(0, width, dtype=torch.long)

@@ -14,6 +14,7 @@ from cluenet.config.train import Stage
 from cluenet.contracts import ClueExtractor, ClueFilter, Reasoner
 from cluenet.model import evidence
 from cluenet.model.batch import Batch, Collator
+from cluenet.model.chains import with_written_chains
 from cluenet.model.clues import ClueStates, confidence_of, group_mean
 from cluenet.model.evidence import ClueRow, Evidence
 from cluenet.model.generate import open_answers
@@ -54,6 +55,7 @@ class ClueNet(nn.Module):
         self.collator = Collator(
             vlm, slots=self.slots, words=extractor.words, extracts=self.extracts,
             sees_video=reasoner.sees_video, letters=self.letters, queries=extractor.queries if self.extracts else 0,
+            generates=reasoner.config.generate_chain,
         )  # fmt: skip
         self.letter_ids = vlm.letter_ids()
 
@@ -121,7 +123,7 @@ class ClueNet(nn.Module):
     def probe(self, batch: Batch, prefix: Prefix | None) -> Probe:
         """The reasoner, to be asked what clues are worth."""
         empty = self.silence(batch.labels.words_BQKW)
-        return Probe(lambda clues: gold_logprob(self, batch, self.reason(batch, prefix, clues)), empty)
+        return Probe(lambda clues: gold_logprob(self, *self.reasoned(batch, prefix, clues)), empty)
 
     # ------------------------------------------------------------------------------------- answer
     def reason(self, batch: Batch, prefix: Prefix | None, clues_BQKWD: Tensor) -> Tensor:
@@ -129,6 +131,14 @@ class ClueNet(nn.Module):
         rows = batch.answer.packed
         embeds = self._answer_inputs(batch, clues_BQKWD)
         return self.vlm.text_pass(embeds, rows.positions_BL, rows.allowed_BLL, prefix=self._seen(prefix))
+
+    def reasoned(self, batch: Batch, prefix: Prefix | None, clues_BQKWD: Tensor) -> tuple[Batch, Tensor]:
+        """The batch and the states of its answer pass [B, L, D]. At inference a model with `generate_chain` first writes,
+        from these clues, the chains that the returned batch holds; in training they are the labelled ones."""
+        if self.reasoner.config.generate_chain and not self.training:
+            inputs = self._answer_inputs(batch, clues_BQKWD)
+            batch = with_written_chains(self, batch, self._seen(prefix), inputs)
+        return batch, self.reason(batch, prefix, clues_BQKWD)
 
     def _answer_inputs(self, batch: Batch, clues_BQKWD: Tensor) -> Tensor:
         embeds = F.embedding(batch.answer.packed.ids_BL, self.vlm.embeddings_VD)
@@ -203,10 +213,10 @@ class ClueNet(nn.Module):
     def logprobs_given(self, batch: Batch, prefix: Prefix | None, clues_BQKWD: Tensor) -> Tensor:
         """[B, Q, A] log-probabilities of the options, whatever the reasoner is given to read."""
         with self.inference():
-            return self.option_logprobs(batch, self.reason(batch, prefix, clues_BQKWD))
+            return self.option_logprobs(*self.reasoned(batch, prefix, clues_BQKWD))
 
     def _answers(self, batch: Batch, prefix: Prefix | None, read: Evidence) -> list[Answer]:
-        hidden = self.reason(batch, prefix, read.embeds_BQKWD)
+        batch, hidden = self.reasoned(batch, prefix, read.embeds_BQKWD)
         texts = open_answers(self, batch, self._seen(prefix), self._answer_inputs(batch, read.embeds_BQKWD))
         return answers_of(self, batch, read, self.option_logprobs(batch, hidden), texts)
 

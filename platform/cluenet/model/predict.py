@@ -28,10 +28,17 @@ def answers_of(
             prediction=int(logprobs_BQA[b, q].argmax()) if example.options else texts[b, q],
             option_logprobs=tuple(logprobs_BQA[b, q, : len(example.options)].tolist()),
             clues=_clues(model, evidence, b, q, batch.grids[b]),
+            chain=_chain(model, batch, b, q),
         )
         for b, clip in enumerate(batch.clips)
         for q, example in enumerate(clip)
     ]
+
+
+def _chain(model: ClueNet, batch: Batch, b: int, q: int) -> str | None:
+    if batch.answer.written is None:
+        return None
+    return model.vlm.tokenizer.decode(batch.answer.written[b][q], skip_special_tokens=True).strip()
 
 
 def _clues(model: ClueNet, evidence: Evidence, b: int, q: int, grid: Grid) -> tuple[PredictedClue, ...]:

@@ -110,7 +110,7 @@ def teach_copying(
     for step in range(steps):
         asked = [copy_example(rng.choice(choices), rng) for _ in range(questions)]
         rows = [asked[start : start + 16] for start in range(0, questions, 16)]
-        answer = collator.answer_rows(rows, [0] * len(rows), 16, chain=False)
+        answer = collator.layout.rows(rows, [0] * len(rows), 16, chain=False)
         embeds = F.embedding(answer.packed.ids_BL, vlm.embeddings_VD)
         hidden = vlm.text_pass(embeds, answer.packed.positions_BL, answer.packed.allowed_BLL, prefix=None)
         places = [(b, int(answer.answer_index_BQ[b, q])) for b, row in enumerate(rows) for q in range(len(row))]

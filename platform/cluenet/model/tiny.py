@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedTokenizerFast
 
-from cluenet.model.batch import CHAIN_HEADING, OPTIONS_HEADING
+from cluenet.model.answer_rows import CHAIN_HEADING, OPTIONS_HEADING
 from cluenet.model.families import FAMILIES
 from cluenet.model.vlm import VisionLanguageModel, letter, time_label
 from cluenet.model.vocabulary import ABSENT, NONE

@@ -7,7 +7,8 @@ The utility of clue i among the clues C of a question with right answer a*, in n
     mean            of the two: leave-one-out alone is zero for clues that say the same
 
 where p is normalised over the question's options; for an open question it is the mean log-probability of the reference's
-tokens. Utilities carry no gradient, and the number of reasoning passes depends on settings alone, never on the data.
+tokens. With `generate_chain` the chain before the answer is written anew for every set of clues; in training, where it is the
+labelled chain r, which gives the answer away, p(a* | ..) is replaced by p(r, a* | ..). Utilities carry no gradient, and the number of reasoning passes depends on settings alone, never on the data.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from cluenet.config.train import FilterLoss
 from cluenet.errors import CluenetError
+from cluenet.model.chains import chain_logprob
 from cluenet.model.clues import group_mean
 from cluenet.model.losses import budget_loss, gate_loss, ranking_loss
 
@@ -77,10 +79,12 @@ def drawn_slots(present_BQK: Tensor, count: int, generator: torch.Generator) -> 
 
 
 def gold_logprob(model: ClueNet, batch: Batch, hidden_BLD: Tensor) -> Tensor:
-    """[B, Q] log-probability of the right answer: among the options, or per token of an open question's reference."""
+    """[B, Q] log-probability of the right answer: among the options, or per token of an open question's reference; with
+    `generate_chain`, of the labelled chain before it too, where one is taught."""
     labels = batch.labels
     chosen = model.option_logprobs(batch, hidden_BLD).gather(-1, labels.gold_BQ[..., None])[..., 0]
-    return torch.where(labels.num_options_BQ > 0, chosen, _reference_logprob(model, batch, hidden_BLD))
+    answer = torch.where(labels.num_options_BQ > 0, chosen, _reference_logprob(model, batch, hidden_BLD))
+    return answer + chain_logprob(model, batch, hidden_BLD) if model.reasoner.config.generate_chain else answer
 
 
 def _reference_logprob(model: ClueNet, batch: Batch, hidden_BLD: Tensor) -> Tensor:

@@ -153,6 +153,10 @@ class VisionLanguageModel(nn.Module):
         ids = self.ids(word)
         return len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id
 
+    @property
+    def pad(self) -> int:
+        return self.tokenizer.pad_token_id or 0
+
     def letter_ids(self) -> list[int]:
         """The token of each option's letter, A first: `(A)` where that is one token, else `A`. As many as are distinct."""
         whole = self.is_word(letter(0))
@@ -305,15 +309,23 @@ class VisionLanguageModel(nn.Module):
         """States [B, L, D]: normalised output of the whole stack, or with `stop_at` the input of that layer.
 
         `allowed_BLL` says which text rows each row may look at; with `prefix` every row also sees the whole video."""
+        mask = with_prefix(allowed_BLL, prefix)
+        return self.cached_pass(embeds_BLD, positions_BL, mask, self.cache(prefix), stop_at=stop_at)
+
+    def cache(self, prefix: Prefix | None) -> DynamicCache:
+        """A cache that holds the prefix, for passes that go on from each other; the prefix itself stays as it is."""
         cache = DynamicCache(config=self.hf.config.text_config)
-        mask = allowed_BLL
-        if prefix is not None:
-            for index, (keys, values) in enumerate(prefix.keys_values):
-                cache.update(keys, values, index)
-            seen = prefix.valid_BP[:, None, :].expand(-1, embeds_BLD.shape[1], -1)
-            mask = torch.cat([seen, allowed_BLL], dim=-1)
+        for index, (keys, values) in enumerate(prefix.keys_values if prefix is not None else ()):
+            cache.update(keys, values, index)
+        return cache
+
+    def cached_pass(
+        self, embeds_BLD: Tensor, positions_BL: Tensor, allowed_BLC: Tensor, cache: DynamicCache, *, stop_at: int | None = None
+    ) -> Tensor:  # fmt: skip
+        """Like `text_pass`, on top of what the cache holds, and these rows stay in it. `allowed_BLC`: which of all C
+        columns, cached ones first, each of the L rows may look at."""
         out, tapped = self._run(
-            tap=stop_at, stop=True, inputs_embeds=embeds_BLD, attention_mask=mask[:, None],
+            tap=stop_at, stop=True, inputs_embeds=embeds_BLD, attention_mask=allowed_BLC[:, None],
             position_ids=positions_BL[None].expand(3, -1, -1), past_key_values=cache,
         )  # fmt: skip
         return out if stop_at is None else tapped
@@ -340,6 +352,14 @@ class VisionLanguageModel(nn.Module):
             return None, box["states"]
         finally:
             handle.remove()
+
+
+def with_prefix(allowed_BLL: Tensor, prefix: Prefix | None) -> Tensor:
+    """[B, L, P + L] what rows may look at when a prefix stands before them: all of it, and `allowed_BLL`."""
+    if prefix is None:
+        return allowed_BLL
+    seen = prefix.valid_BP[:, None, :].expand(-1, allowed_BLL.shape[1], -1)
+    return torch.cat([seen, allowed_BLL], dim=-1)
 
 
 def letter(index: int) -> str:

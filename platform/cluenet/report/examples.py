@@ -65,6 +65,7 @@ def _view(item: Chosen, sets: dict[str, PreparedSet | str]) -> dict[str, Any]:
     times = _track(sample, frames)
     return {
         "set": item.evaluation.name, **{key: sample[key] for key in ("id", "type", "video", "question", "correct", "chain")},
+        "generated_chain": sample.get("generated_chain"),
         "options": list(_options(sample)), "prediction": _words(sample, sample["prediction"]), "answer": _words(sample, sample["answer"]),
         "frames": [] if isinstance(frames, str) else list(_pictures(sample, frames)),
         "problem": frames if isinstance(frames, str) else "",

@@ -88,6 +88,8 @@ def supervise(
     )
     if not any(term.state == "taught" for term in terms):
         raise SupervisionError(_nothing(stage_name, terms, labels, questions))
+    if writes_chains(model) and not labels.get("chain"):
+        raise SupervisionError(_NO_CHAIN.format(questions=questions, stage=stage_name))
     notes = (*_notes(stage, model, labels, questions), *cut.notes(model.clue_extractor))
     return Supervision(stage_name, terms, notes, cut)
 
@@ -105,6 +107,11 @@ def states_its_own(model: ModelSection) -> bool:
 def has_clues(model: ModelSection) -> bool:
     """Whether its reasoner reads clues at all, learned or from the labels."""
     return model.clue_extractor.name != "none" and model.reasoner.component.sees_clues
+
+
+def writes_chains(model: ModelSection) -> bool:
+    """Whether its reasoner writes a chain before it answers."""
+    return bool(model.reasoner.to_dict().get("generate_chain"))
 
 
 def uses_clue_labels(stage: Stage, model: ModelSection) -> bool:
@@ -155,9 +162,18 @@ def _notes(stage: Stage, model: ModelSection, labels: Mapping[str, int], questio
     without = questions - labels.get("clues", 0)
     if reads_truth and without:
         yield f"the reasoner reads ground-truth clues, and {without} of {questions} questions have none labelled"
+    without_chain = questions - labels.get("chain", 0)
+    if writes_chains(model) and without_chain:
+        yield f"{without_chain} of {questions} questions have no labelled chain: their answers are taught after an empty one"
     scores_presence = extracts(model) and "presence" in model.clue_extractor.component.taught_by(model.clue_extractor)
     if scores_presence and not stage.losses.presence:
         yield "the presence score, which tells what slots have something to say, is not taught: losses.presence is 0"
+
+
+_NO_CHAIN = (
+    "{stage}: model.reasoner.generate_chain is true, and none of {questions} training questions has a labelled chain, so that "
+    "the model cannot learn to write one. Set `data.clue_source` to one that brings chains, or generate_chain to false."
+)
 
 
 def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
