@@ -33,6 +33,7 @@ OTHER_VALUE: dict[str, Any] = {
     "train.stage1.optimizer": "muon", "train.stage2.optimizer": "muon", "train.report_to": [], "evaluate.rows": ["own"],
     "model.reasoner.scoring": "likelihood", "train.stage2.coupled": False, "train.stage1.clues": "own",
     "train.stage2.clues": None, "version": None, "extends": None, "plugins": None, "model.backbone.family": None,
+    "train.stage1.until": 0.9, "train.stage2.until": 0.9, "train.stage1.visual_dropout": None, "train.stage2.visual_dropout": None,
     "train.stage1.truth_share": None, "train.stage2.truth_share": [0.5, 0.5],
     "data.decode_workers": 3, "train.validation.patience": 3, "train.validation.max_clips": 7, "train.validation.metric": "x",
     "train.stage1.coupled": None, "train.stage1.clips_per_batch": 8, "train.stage2.clips_per_batch": 8,
@@ -40,7 +41,7 @@ OTHER_VALUE: dict[str, Any] = {
     "model.clue_filter.gate": "soft", "train.stage1.filter_loss.utility": "mean", "train.stage2.filter_loss.utility": "mean",
     "train.stage1.filter_loss.source": None, "train.stage2.filter_loss.source": "offline",
     "train.stage1.filter_loss.ranking": None, "train.stage2.filter_loss.ranking": None,
-    "model.clue_extractor.matching": "hungarian",
+    "model.clue_extractor.matching": "hungarian", "train.stage1.gate_lr": 0.01, "train.stage2.gate_lr": 0.01,
     "model.clue_extractor.bottleneck": "soft", "model.clue_extractor.presence": "learned",
     "model.clue_filter.threshold": 0.5, "train.stage1.final_lr_fraction": 0.5, "train.stage2.final_lr_fraction": 0.5,
 }  # fmt: skip

@@ -154,6 +154,25 @@ def test_with_muon_each_part_has_its_own_learning_rate():
     assert [p is net.linear.weight for p in muon.param_groups[0]["params"]] == [True]
 
 
+@pytest.mark.parametrize("gate_lr", [None, 0.2])
+@pytest.mark.parametrize("matrices", [False, True])
+def test_a_gate_may_have_a_learning_rate_of_its_own(gate_lr, matrices):
+    net, gate = Net(), nn.Linear(2, 1)
+    chosen = [net.linear.weight] if matrices else []
+    parameters = [*net.parameters(), *gate.parameters()]
+    optimizers = Optimizers(parameters, chosen, list(gate.parameters()), lr=0.02, adamw_lr=0.001, gate_lr=gate_lr)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizers.update(factor=0.5)
+    lrs = {
+        id(p): group["lr"] for optimizer in optimizers.all for group in optimizer.param_groups for p in group["params"]
+    }
+    others = 0.001 if matrices else 0.02
+    assert {lrs[id(p)] for p in gate.parameters()} == {(gate_lr or others) / 2}
+    assert lrs[id(net.embedding.weight)] == others / 2
+    assert len(lrs) == len(parameters)
+
+
 def test_only_matrices_to_train_is_possible():
     weight = nn.Parameter(torch.eye(3))
     optimizers = Optimizers([weight], [weight], lr=0.02)

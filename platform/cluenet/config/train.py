@@ -29,6 +29,14 @@ class Losses(Section):
         0.0, ge=0, description="Cross-entropy of a slot's presence score (`clue_extractor.presence: learned`)."
     )
     filter: float = Field(0.0, ge=0, description="How well the filter's gate agrees with measured usefulness.")
+    alignment: float = Field(
+        0.0, ge=0, description="InfoNCE between the clues that are read and the right option, against the wrong ones."
+    )
+    counterfactual: float = Field(
+        0.0,
+        ge=0,
+        description="Hinge: with the clues of another video the right answer must be less probable (one more answer pass).",
+    )
 
 
 class FilterLoss(Section):
@@ -85,6 +93,18 @@ class Stage(Section):
         "the last step; an inverse sigmoid in between (scheduled sampling, arXiv 1506.03099).",
     )
     coupled: bool = Field(False, description="Let the answer and chain losses reach the clue extractor.")
+    visual_dropout: tuple[Share, Share] = Field(
+        (0.0, 0.0),
+        description="Probability that a visual token is hidden from the answer pass (never from clue extraction), at the first "
+        "and at the last step; linear in between. For reasoners that see the video.",
+    )
+    until: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="End the stage as soon as `train.validation.metric` is at least this share: stage 2 then starts when stage 1 "
+        "is good enough. null: after all steps.",
+    )
     clips_per_batch: int = Field(16, ge=1, description="Clips of one optimiser step, over all workers.")
     questions_per_clip: int = Field(6, ge=1, description="Questions asked about each clip of a batch.")
     accumulate: int = Field(1, ge=1, description="Micro-batches a batch is split into, to save memory.")
@@ -93,6 +113,11 @@ class Stage(Section):
     )
     lr: float = Field(1e-5, gt=0, description="Peak learning rate of the optimizer named above.")
     adamw_lr: float = Field(1.5e-3, gt=0, description="With muon: peak learning rate of the AdamW part.")
+    gate_lr: float | None = Field(
+        None,
+        gt=0,
+        description="Peak learning rate of the filter's gate, by AdamW; null: that of AdamW's other parameters.",
+    )
     betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's moment decays.")
     weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay.")
     warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
@@ -102,11 +127,25 @@ class Stage(Section):
     filter_loss: FilterLoss = Field(
         default_factory=lambda: FilterLoss(), description="How the filter's gate is taught."
     )
+    alignment_temperature: float = Field(
+        0.1, gt=0, description="What `losses.alignment` divides cosine similarities by."
+    )
+    counterfactual_margin: float = Field(
+        1.0,
+        gt=0,
+        description="Nats that `losses.counterfactual` wants between the right answer's log-probability with its own clues and "
+        "with another video's.",
+    )
 
     def truth_share_at(self, progress: float) -> float:
         """Share of questions that read ground truth after `progress` (0..1) of the stage."""
         first, last = self.truth_share
         return last + (first - last) / (1 + math.exp(SIGMOID_STEEPNESS * (progress - 0.5)))
+
+    def visual_dropout_at(self, progress: float) -> float:
+        """Probability that a visual token is hidden from the answer pass after `progress` (0..1) of the stage."""
+        first, last = self.visual_dropout
+        return first + (last - first) * progress
 
     @model_validator(mode="after")
     def _truth_needs_no_share(self) -> Stage:
@@ -134,7 +173,9 @@ class Stage1(Stage):
     @model_validator(mode="after")
     def _nothing_is_recorded_before(self) -> Stage1:
         if self.filter_loss.source == "offline":
-            raise ValueError("filter_loss.source: offline is recorded by the model of stage 1, so it is for stage 2 only")
+            raise ValueError(
+                "filter_loss.source: offline is recorded by the model of stage 1, so it is for stage 2 only"
+            )
         return self
 
 

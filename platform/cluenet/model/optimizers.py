@@ -59,15 +59,18 @@ def orthogonalise(matrices_MRC: Tensor, *, iterations: int = 5) -> Tensor:
 
 class Optimizers:
     """One or two optimisers that step together. With `matrices`: Muon at `lr` for them, AdamW at `adamw_lr` for the rest;
-    without: AdamW at `lr` for everything. 1-D parameters are not decayed."""
+    without: AdamW at `lr` for everything. `gate`: parameters that AdamW moves at `gate_lr`, where that is given. 1-D
+    parameters are not decayed."""
 
     def __init__(
         self,
         parameters: Sequence[nn.Parameter],
         matrices: Sequence[nn.Parameter] = (),
+        gate: Sequence[nn.Parameter] = (),
         *,
         lr: float,
         adamw_lr: float | None = None,
+        gate_lr: float | None = None,
         betas: tuple[float, float] = (0.9, 0.98),
         weight_decay: float = 0.01,
         clip_norm: float = 1.0,
@@ -76,11 +79,14 @@ class Optimizers:
         self.clip_norm = clip_norm
         muon = {id(p) for p in matrices}
         rest = [p for p in self.parameters if id(p) not in muon]
-        groups = [
-            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": weight_decay},
-            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-        ]
         adamw_lr = adamw_lr if matrices and adamw_lr is not None else lr
+        apart = {id(p) for p in gate}
+        groups = [
+            {"params": [p for p in rest if (p.ndim >= 2) == wide and (id(p) in apart) == own],
+             "weight_decay": weight_decay if wide else 0.0, "lr": gate_lr if own and gate_lr else adamw_lr}
+            for own in (False, True)
+            for wide in (True, False)
+        ]  # fmt: skip
         groups = [group for group in groups if group["params"]]
         self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=adamw_lr, betas=betas)] if groups else []
         if len(rest) < len(self.parameters):

@@ -159,9 +159,16 @@ class _Loop:
                 write_manifest(self.job.folder, self._manifest())
 
     def _over(self) -> bool:
-        patience = self.recipe.train.validation.patience
-        tired = patience is not None and self.state.validations_without_better >= patience
-        return self.state.step >= self.stage.steps or tired
+        return self.state.step >= self.stage.steps or self._stops_early() is not None
+
+    def _stops_early(self) -> str | None:
+        """Why the stage ends before its last step; it follows from what checkpoints hold, so that it survives a kill."""
+        settings, state, until = self.recipe.train.validation, self.state, self.stage.until
+        if until is not None and state.best_value is not None and state.best_value >= until:
+            return f"{settings.metric} {state.best_value:.4g} reached train.{self.job.stage}.until = {until:g}"
+        if settings.patience is not None and state.validations_without_better >= settings.patience:
+            return f"{state.validations_without_better} validations without a better one (train.validation.patience)"
+        return None
 
     def _step(self, parts: list[Batch]) -> dict[str, Any]:
         """One optimiser step; the line that describes it."""
@@ -255,7 +262,9 @@ class _Loop:
         return {
             "address": state.address, "stage": state.stage, "steps": state.step, "best": checkpoints.name_of(best),
             "metric": self.recipe.train.validation.metric, "best_value": state.best_value,
-            "stopped_early": state.step < self.stage.steps, "seconds": round(state.seconds, 2), "labels": state.labels,
+            "stopped_early": state.step < self.stage.steps,
+            "stopped_because": self._stops_early() if state.step < self.stage.steps else None,
+            "seconds": round(state.seconds, 2), "labels": state.labels,
             "supervision": supervision_of(self.recipe, self.job.stage, self.job.train).to_dict(),
             "flops_per_step": state.flops_per_step, "flops": state.step * (state.flops_per_step or 0),
             "workers": self.group.size, "model": self.model.describe(), "init": self.job.init,
@@ -271,5 +280,7 @@ def metrics_of(recipe: Recipe) -> list[str]:
 def _optimizers(model: nn.Module, stage: Stage) -> Optimizers:
     return Optimizers(
         list(model.parameters()), model.matrix_parameters() if stage.optimizer == "muon" else (),  # type: ignore[operator]
-        lr=stage.lr, adamw_lr=stage.adamw_lr, betas=stage.betas, weight_decay=stage.weight_decay, clip_norm=stage.clip_norm,
+        list(model.filter.parameters()) if isinstance(model.filter, nn.Module) else (),
+        lr=stage.lr, adamw_lr=stage.adamw_lr, gate_lr=stage.gate_lr, betas=stage.betas, weight_decay=stage.weight_decay,
+        clip_norm=stage.clip_norm,
     )  # fmt: skip
