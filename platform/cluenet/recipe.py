@@ -61,12 +61,34 @@ def _misfits(recipe: Recipe) -> Iterator[Problem]:
     """Settings of a stage that cannot do anything beside those of other sections."""
     train, reasoner = recipe.train, recipe.model.reasoner
     for name, stage in (("stage1", train.stage1), ("stage2", train.stage2)):
+        if not stage.steps:
+            continue
+        path, clips = f"train.{name}", stage.clips_per_batch // (train.workers * stage.accumulate)
+        if any(stage.visual_dropout) and not reasoner.component.sees_video:
+            message = (
+                f"is {list(stage.visual_dropout)}, but the reasoner {reasoner.name!r} sees no video, so that there is nothing "
+                "to drop. Remove it, or set model.reasoner to one that does, such as clue_chain"
+            )
+            yield Problem(f"{path}.visual_dropout", message)
+        if stage.until is not None and not recipe.data.validation:
+            message = (
+                f"is {stage.until:g}, but data.validation is empty, so that nothing is measured. Name a dataset there, or "
+                "remove it to train all steps"
+            )
+            yield Problem(f"{path}.until", message)
+        if stage.losses.counterfactual and clips < 2:
+            message = (
+                "needs another video's clues in every micro-batch, but clips_per_batch / (workers x accumulate) is "
+                f"{stage.clips_per_batch} / ({train.workers} x {stage.accumulate}) = {clips} clip. Raise clips_per_batch, lower "
+                "accumulate, or set it to 0"
+            )
+            yield Problem(f"{path}.losses.counterfactual", message)
         if stage.steps and not stage.losses.chain and reasoner.to_dict().get("generate_chain"):
             message = (
                 "is 0, but model.reasoner.generate_chain is true: the model would answer after a chain that it never learned to "
                 "write. Give it a weight, such as 1, or set model.reasoner.generate_chain to false"
             )
-            yield Problem(f"train.{name}.losses.chain", message)
+            yield Problem(f"{path}.losses.chain", message)
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

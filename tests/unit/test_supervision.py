@@ -11,7 +11,7 @@ from cluenet.train.supervision import has_clues, supervise
 ALL = dict.fromkeys(("answer", "chain", "clues", "times", "boxes", "concepts"), 100)
 EVERYTHING = Losses(answer=1, chain=1, concept=2, attention=0.5, filter=0.2)
 
-CLUES_TOO = EVERYTHING.model_copy(update={"span": 0.3, "presence": 0.1})
+CLUES_TOO = EVERYTHING.model_copy(update={"span": 0.3, "presence": 0.1, "alignment": 1, "counterfactual": 1})
 
 
 def manifest(questions=100, **labels):

@@ -92,9 +92,14 @@ def _mix_in_truth(model: ClueNet, batch: Batch, evidence: Evidence, share: float
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.rand(batch.valid_BQ.shape, generator=generator).to(batch.valid_BQ.device) < share
     mixed_BQ1 = (drawn & batch.labels.labelled_BQ)[..., None]
-    true = model.displayed(batch.labels.words_BQKW)
-    embeds = torch.where(mixed_BQ1[..., None, None], true, evidence.embeds_BQKWD)
-    return replace(evidence, embeds_BQKWD=embeds, present_BQK=evidence.present_BQK & ~mixed_BQ1)
+    true = truth(model, batch)
+    return replace(
+        evidence,
+        embeds_BQKWD=torch.where(mixed_BQ1[..., None, None], true.embeds_BQKWD, evidence.embeds_BQKWD),
+        ids_BQKW=torch.where(mixed_BQ1[..., None], true.ids_BQKW, evidence.ids_BQKW),
+        keep_BQK=torch.where(mixed_BQ1, true.keep_BQK, evidence.keep_BQK),
+        present_BQK=evidence.present_BQK & ~mixed_BQ1,
+    )
 
 
 def for_row(model: ClueNet, row: ClueRow, batch: Batch, look: Look, seed: int) -> Evidence:

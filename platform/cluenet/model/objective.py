@@ -14,15 +14,18 @@ from torch import Tensor, nn
 
 from cluenet.config.train import Stage
 from cluenet.model import evidence
+from cluenet.model.alignment import alignment_term, counterfactual_term
 from cluenet.model.clue_terms import Terms, clue_terms, only
 from cluenet.model.clues import ClueStates, sequence_mean
 from cluenet.model.losses import token_loss
 from cluenet.model.packing import pick
 from cluenet.model.utilities import filter_term
+from cluenet.model.visual_dropout import drop_visual
 
 if TYPE_CHECKING:
     from cluenet.model.batch import Batch
-    from cluenet.model.pipeline import ClueNet
+    from cluenet.model.evidence import Evidence
+    from cluenet.model.pipeline import ClueNet, Look
 
 
 def objective(model: ClueNet, batch: Batch, *, stage: Stage, seed: int, progress: float) -> Terms:
@@ -32,6 +35,9 @@ def objective(model: ClueNet, batch: Batch, *, stage: Stage, seed: int, progress
     """
     look = model.see(batch, stage)
     share = stage.truth_share_at(progress)
+    if model.reasoner.sees_video and any(stage.visual_dropout):  # clues are extracted by now, from the whole video
+        hidden_share = stage.visual_dropout_at(progress)
+        look = look._replace(prefix=drop_visual(look.prefix, batch.prefix, share=hidden_share, seed=seed))
     read = evidence.for_training(model, batch, look, stage, truth_share=share, seed=seed)
     hidden = model.reason(batch, look.prefix, read.embeds_BQKWD)
     terms, counts = _answer_terms(model, batch, hidden, stage)
@@ -42,6 +48,9 @@ def objective(model: ClueNet, batch: Batch, *, stage: Stage, seed: int, progress
         terms["filter"], counts["filter"] = filter_term(
             model, batch, look, read, hidden, settings=stage.filter_loss, seed=seed
         )
+    if model.slots:
+        for total, part in zip((terms, counts), _tie_terms(model, batch, look, read, hidden, stage, seed)):
+            total.update(part)
     weights = stage.losses.model_dump()
     loss = sum((weights[name] * value for name, value in terms.items()), torch.zeros((), device=hidden.device))
     return {"loss": loss, **terms, **_metrics(model, batch, hidden), **{f"labels/{k}": v for k, v in counts.items()}}
@@ -85,6 +94,22 @@ def _clue_terms(model: ClueNet, batch: Batch, states: ClueStates, stage: Stage) 
         batch.labels, batch.valid_BQ, logits, states, only(stage.losses, taught_by),
         none=model.collator.vocabulary.none, matching=model.extractor.matching,
     )  # fmt: skip
+
+
+def _tie_terms(
+    model: ClueNet, batch: Batch, look: Look, read: Evidence, hidden_BLD: Tensor, stage: Stage, seed: int
+) -> tuple[Terms, Terms]:
+    """What ties the answer to the clues that were read."""
+    terms, counts = {}, {}
+    if stage.losses.alignment:
+        terms["alignment"], counts["alignment"] = alignment_term(
+            model, batch, read, hidden_BLD, temperature=stage.alignment_temperature
+        )
+    if stage.losses.counterfactual:
+        terms["counterfactual"], counts["counterfactual"] = counterfactual_term(
+            model, batch, look.prefix, read, hidden_BLD, margin=stage.counterfactual_margin, seed=seed
+        )
+    return terms, counts
 
 
 def _metrics(model: ClueNet, batch: Batch, hidden_BLD: Tensor) -> Terms:

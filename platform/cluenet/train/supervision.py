@@ -19,9 +19,12 @@ from cluenet.train.cut_labels import NOTHING, Cut, cut_of
 
 LABEL_OF = {
     "answer": "answer", "chain": "chain", "concept": "clues", "attention": "boxes", "span": "times", "presence": "clues",
-    "filter": "answer",
+    "filter": "answer", "alignment": "answer", "counterfactual": "answer",
 }  # fmt: skip
 """The count under `labels` in a prepared set's manifest that a loss term is taught by."""
+
+TIES = ("alignment", "counterfactual")
+"""Loss terms that need clues to be read, whoever states them."""
 
 State = Literal["taught", "no labels", "not applicable", "off"]
 
@@ -83,7 +86,7 @@ def supervise(
     labels = _sum(manifest["labels"] for manifest in manifests)
     questions = sum(int(manifest["rows"]["ready"]) for manifest in manifests)
     terms = tuple(
-        _term(name, weight, labels.get(LABEL_OF[name], 0), questions, _obstacle(name, stage, model))
+        _term(name, weight, _labelled(name, stage, model, labels), questions, _obstacle(name, stage, model))
         for name, weight in stage.losses.model_dump().items()
     )
     if not any(term.state == "taught" for term in terms):
@@ -122,6 +125,17 @@ def uses_clue_labels(stage: Stage, model: ModelSection) -> bool:
     return taught or read
 
 
+def _reads_truth(stage: Stage, model: ModelSection) -> bool:
+    """Whether the reasoner reads ground-truth clues and no others."""
+    return has_clues(model) and (stage.clues == "truth" or not states_its_own(model))
+
+
+def _labelled(name: str, stage: Stage, model: ModelSection, labels: Mapping[str, int]) -> int:
+    """How many questions can teach a term: what ties answers to ground-truth clues needs both."""
+    count = labels.get(LABEL_OF[name], 0)
+    return min(count, labels.get("clues", 0)) if name in TIES and _reads_truth(stage, model) else count
+
+
 def _term(name: str, weight: float, labels: int, questions: int, obstacle: str | None) -> Term:
     if not weight:
         return Term(name, weight, "off", labels, questions)
@@ -136,6 +150,8 @@ def _obstacle(name: str, stage: Stage, model: ModelSection) -> str | None:
         return None
     if not model.reasoner.component.sees_clues:
         return f"the reasoner `{model.reasoner.name}` reads no clues"
+    if name in TIES:
+        return None if has_clues(model) else f"the clue extractor `{model.clue_extractor.name}` states no clues"
     if name != "filter":
         return _untaught(name, model)
     if not states_its_own(model):
@@ -158,9 +174,8 @@ def _untaught(name: str, model: ModelSection) -> str | None:
 
 def _notes(stage: Stage, model: ModelSection, labels: Mapping[str, int], questions: int) -> Iterable[str]:
     """What is legal, and most likely not meant."""
-    reads_truth = has_clues(model) and (stage.clues == "truth" or not states_its_own(model))
     without = questions - labels.get("clues", 0)
-    if reads_truth and without:
+    if _reads_truth(stage, model) and without:
         yield f"the reasoner reads ground-truth clues, and {without} of {questions} questions have none labelled"
     without_chain = questions - labels.get("chain", 0)
     if writes_chains(model) and without_chain:

@@ -60,6 +60,7 @@ def train_stage(
     job = _job(recipe, stage_name, run, base, prepared, init, address, utilities)
     if not _done(job):
         _check_metric(recipe)
+        _check_until(recipe, stage_name, prepared.get("validation", ()))
         calibration.wanted_clips(recipe)  # before hours of training
         for line in supervision_of(recipe, stage_name, prepared["train"]).lines():
             say(line)
@@ -68,6 +69,8 @@ def train_stage(
                 run_stage(job, Worker(threads=_threads(recipe)))
             else:
                 _fit(job, recipe)
+        if why := read_manifest(job.folder)["stopped_because"]:
+            say(f"{stage_name}: ended after {read_manifest(job.folder)['steps']} of {stage.steps} steps: {why}")
     return checkpoints.best_of(job.folder)
 
 
@@ -100,6 +103,16 @@ def _check_metric(recipe: Recipe) -> None:
     if metric not in known:
         message = f"{metric!r} is not measured during training. {errors.suggestion(metric, known)}"
         raise RecipeError(recipe.name, [Problem("train.validation.metric", message)])
+
+
+def _check_until(recipe: Recipe, stage_name: str, validation: Sequence[Path]) -> None:
+    until = getattr(recipe.train, stage_name).until
+    if until is not None and not sum(read_manifest(folder)["labels"].get("answer", 0) for folder in validation):
+        message = (
+            f"is {until:g}, but no validation question has a known answer, so that nothing is measured. Name a dataset with "
+            "answers in data.validation, or remove it to train all steps"
+        )
+        raise RecipeError(recipe.name, [Problem(f"train.{stage_name}.until", message)])
 
 
 def _threads(recipe: Recipe) -> int:
