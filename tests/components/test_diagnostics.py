@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import json
 import math
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from cluenet import fingerprint
+from cluenet.evaluate.evaluator import evaluate, read_samples
 from cluenet.evaluate.results import summarise
 from cluenet.evaluate.samples import View, sample_of
 from cluenet.model.clues import ClueStates
@@ -19,7 +21,8 @@ from cluenet.model.utilities import exact_utilities
 from cluenet.plugins import load_components
 from cluenet.records import Box, Clue, Example, VideoRef
 from cluenet.registry import register
-from helpers.evaluation import recipe
+from cluenet.report.build import build_report, diagnostics
+from helpers.evaluation import Silent, model_folder, prepared_test, recipe
 from helpers.models import clip, example, tiny_model
 
 load_components()
@@ -313,3 +316,26 @@ def test_what_makes_a_clue_useful_is_part_of_the_address_of_faithfulness_alone(f
         )
 
     assert (address(0.1) == address(0.2)) is same
+
+
+# ------------------------------------------------------------------------------------------- from models to pages
+
+
+def test_both_blocks_follow_from_samples_jsonl_and_stand_in_the_report(tmp_path):
+    settings = recipe(evaluate={"questions_per_batch": 8, "bootstrap": 100, "faithfulness": True, "rows": ["own"]})
+    model = model_folder(tmp_path / "model", recipe=settings, clue_extractor={"name": "logit_lens", "slots": 2})
+    test = prepared_test(tmp_path / "0123456789abcdef", recipe=settings, clips=3)
+    results = evaluate(
+        settings, model_folder=model, prepared=[test], out=tmp_path / "evaluation", progress=Silent, local=True
+    )["fake-test"]
+    again = summarise(read_samples(tmp_path / "evaluation/fake-test"), [], extracts=True, notes={}, resamples=100)
+    assert again["biases"] == results["biases"]
+    assert again["filter"] == results["filter"]
+    assert set(results["biases"]) == {"perception", "cognition", "proximity"}
+    page = html.unescape(build_report(tmp_path).read_text())
+    lines = diagnostics(results)
+    assert len(lines) > 6
+    assert all(f'data-value="{found["value"]}"' in page and words in page for words, _, found, _ in lines)
+    for point in results["biases"]["cognition"]:
+        assert f"top {point['k']} of its region" in page
+        assert f"after layer {point['layer']}" in page
