@@ -18,11 +18,12 @@ from cluenet.model.utilities import exact_utilities, gate_term
 from cluenet.planning import Plan
 from cluenet.prepared import PreparedSet
 from cluenet.recipe import Recipe
-from cluenet.train import checkpoints, offline
+from cluenet.train import checkpoints, offline, utility_parts
 from cluenet.train.batches import TrainingBatches
 from cluenet.train.group import Group
-from cluenet.train.offline import parts_of, record_utilities
+from cluenet.train.offline import record_utilities
 from cluenet.train.trainer import train_stage
+from cluenet.train.utility_parts import parts_of
 from cluenet.train.utility_store import Asked, UtilityStore
 from helpers.evaluation import Silent
 from helpers.models import base_folder, example
@@ -168,9 +169,9 @@ def test_distractors_are_clues_of_the_clips_other_questions_and_worth_nothing(mo
 
 def test_an_interrupted_recording_goes_on_with_what_is_there(recorded, sets, tmp_path, monkeypatch):
     _, first, folder = recorded
-    monkeypatch.setattr(offline, "BATCHES_PER_PART", 1)
+    monkeypatch.setattr(utility_parts, "BATCHES_PER_PART", 1)
     made: list[str] = []
-    original = offline.write_part
+    original = utility_parts.write_part
 
     def write(path, *rest):
         if len(made) == 2:
@@ -178,11 +179,13 @@ def test_an_interrupted_recording_goes_on_with_what_is_there(recorded, sets, tmp
         made.append(path.name)
         original(path, *rest)
 
-    monkeypatch.setattr(offline, "write_part", write)
+    monkeypatch.setattr(utility_parts, "write_part", write)
     with pytest.raises(KeyboardInterrupt):
         record(sets, tmp_path, first)
     assert not finished(tmp_path / "utilities")
-    monkeypatch.setattr(offline, "write_part", lambda path, *rest: made.append(path.name) or original(path, *rest))
+    monkeypatch.setattr(
+        utility_parts, "write_part", lambda path, *rest: made.append(path.name) or original(path, *rest)
+    )
     resumed = record(sets, tmp_path, first)
     assert sorted(made) == sorted(set(made)) == read_manifest(resumed)["parts"]
     assert len(made) > 2
@@ -213,7 +216,7 @@ def test_parts_hold_whole_clips_once_and_at_most_so_many_questions(sets):
 
 
 def test_parts_that_do_not_arrive_are_missed(sets, tmp_path, monkeypatch):
-    monkeypatch.setattr(offline, "write_part", lambda *_: None)
+    monkeypatch.setattr(utility_parts, "write_part", lambda *_: None)
     with pytest.raises(StorageError, match=r"parts cannot be seen from here\. Set `runs=`"):
         record(sets, tmp_path, None)
     assert not finished(tmp_path / "utilities")
@@ -221,7 +224,7 @@ def test_parts_that_do_not_arrive_are_missed(sets, tmp_path, monkeypatch):
 
 def test_two_workers_of_ray_record_the_same(recorded, sets, tmp_path, monkeypatch, ray_session):
     _, first, folder = recorded
-    monkeypatch.setattr(offline, "BATCHES_PER_PART", 2)
+    monkeypatch.setattr(utility_parts, "BATCHES_PER_PART", 2)
     assert rows(record(sets, tmp_path, first, recipe=settings(workers=2), local=False)) == rows(folder)
     damaged = tmp_path / "damaged"
     damaged.mkdir()
