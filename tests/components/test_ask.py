@@ -106,6 +106,15 @@ def test_a_model_without_clues(video: Path, folder: Path) -> None:
     assert "The model states no clues." in _text(result)
 
 
+def test_a_chain_that_was_written_first_is_shown(result: AskResult, video: Path, folder: Path) -> None:
+    assert result.chain is None
+    assert "Reasoning:" not in _text(result)
+    writes = model_folder(folder / "writes", recipe=recipe(), reasoner={"name": "evidence", "generate_chain": True})
+    reasoned = ask(writes, video, "which one hits red ?", OPTIONS)
+    assert json.loads(reasoned.to_json())["chain"] == reasoned.chain
+    assert "Reasoning:" in _text(reasoned)
+
+
 def test_a_folder_of_frames(model: Path, folder: Path) -> None:
     write_frame_folder(folder / "frames", _frames())
     assert ask(model, folder / "frames", "which one hits red ?", OPTIONS, fps=8).end_seconds == pytest.approx(2.0)

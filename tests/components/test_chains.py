@@ -327,6 +327,23 @@ def test_the_filters_targets_in_training_come_from_chain_and_answer_together():
     assert math.isfinite(float(out["filter"].detach()))
 
 
+def test_a_taught_model_writes_the_labelled_chains_and_answers_after_them():
+    torch.manual_seed(0)
+    model = tiny_model(
+        reasoner=settings_of("evidence", "likelihood"), clue_filter="keep_all", clue_extractor="none"
+    ).train()
+    questions = [QUESTIONS[0], replace(QUESTIONS[1], chain="green is square . so blue")]
+    batch = batch_of(model, *questions, chain=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(batch, stage=Stage1(steps=1, losses=Losses(answer=1, chain=1)), seed=0)["loss"].backward()
+        optimizer.step()
+    answers = model.predict(batch_of(model, *questions))
+    assert [answer.chain for answer in answers] == [question.chain for question in questions]
+    assert [answer.prediction for answer in answers] == [question.answer for question in questions]
+
+
 def recipe_values(**losses):
     stage = {"steps": 1, "losses": {"answer": 1, **losses}}
     model = {"clue_extractor": "none", "reasoner": {"name": "direct", "generate_chain": True}}
