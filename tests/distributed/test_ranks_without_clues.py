@@ -42,19 +42,18 @@ def worker(rank: int, job: StageJob, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     poor = rank == 1
     loop = _Loop(job, Worker(rank, 2))
-    make, extract = loop.batches._clip, loop.model.extractor.extract
+    collate, extract = loop.model.collate, loop.model.extractor.extract
 
-    def clip(draw):
-        frames, examples = make(draw)
-        bare = {"clues": None, "chain": None}
-        return frames, [replace(one, **bare) for one in examples] if poor else examples
+    def collated(clips, **options):
+        bare = {"clues": None, "chain": None} if poor else {}
+        return collate([(frames, [replace(one, **bare) for one in asked]) for frames, asked in clips], **options)
 
     def states(*args):
         found = extract(*args)
         found.presence_BQK = found.presence_BQK + (-1e3 if poor else 1e3)
         return found
 
-    loop.batches._clip, loop.model.extractor.extract = clip, states
+    loop.model.collate, loop.model.extractor.extract = collated, states
     outputs, original = {}, loop._micro_step
 
     def micro_step(batch, step, part, *, last):
