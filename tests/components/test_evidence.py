@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from cluenet.config.train import Losses, Stage2
+from cluenet.errors import CheckpointError
+from cluenet.model.checkpoint import load_model, save_model
 from cluenet.model.clues import confidence_of, expected
 from helpers.models import clip, example, tiny_model
 
@@ -78,3 +80,13 @@ def test_a_soft_bottleneck_gives_the_expected_embedding_and_its_gradient():
     out = model(batch_of(model, example(0)), stage=Stage2(steps=1, losses=Losses(answer=1, filter=0)), seed=0)
     out["answer"].backward()
     assert model.extractor.to_words.weight.grad.abs().sum() > 0
+
+
+def test_weights_that_do_not_fit_the_settings_beside_them_are_an_error_for_the_user(tmp_path):
+    section = {"backbone": "tiny", "clue_extractor": {"name": "latent_slots", "slots": 2, "heads": 2}}
+    section["clue_filter"] = {"name": "adaptive", "confidence": True}
+    folder = save_model(
+        model_with(confidence=False), tmp_path, recipe={"name": "x", "model": section}, frame_policy={}, card={}
+    )
+    with pytest.raises(CheckpointError, match=r"does not fit.*filter.gate.mlp.0.weight.*Train again"):
+        load_model(folder)

@@ -65,7 +65,12 @@ def facts(run: RunData) -> list[tuple[str, str]]:
     steps = run.manifest.get("steps", {})
     took = ", ".join(f"{name} {step['seconds']:.0f} s" for name, step in steps.items() if step.get("attempts"))
     versions = ", ".join(f"{name} {version}" for name, version in run.manifest.get("versions", {}).items())
-    rest = [("steps took", took), ("training FLOPs", training_flops(steps)), ("versions", versions), ("folder", str(run.folder))]
+    rest = [
+        ("steps took", took),
+        ("training FLOPs", training_flops(steps)),
+        ("versions", versions),
+        ("folder", str(run.folder)),
+    ]
     return [*parts, *card, *((name, value) for name, value in rest if value)]
 
 
