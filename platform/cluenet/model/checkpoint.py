@@ -74,7 +74,7 @@ def load_model(folder: str | Path, *, device: str = "cpu") -> ClueNet:
         missing, unexpected = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # other shapes: settings were edited, or another version of a component wrote it
         raise CheckpointError(
-            f"{folder / WEIGHTS}: does not fit {CONFIG} and this version's components: {error}. Train again."
+            f"{folder / WEIGHTS}: does not fit {CONFIG} and this version's components: {error} Train again."
         ) from None
     missing = [name for name in missing if not name.startswith("vlm.")]
     if missing or unexpected:
