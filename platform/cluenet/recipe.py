@@ -83,7 +83,7 @@ def _misfits(recipe: Recipe) -> Iterator[Problem]:
                 "accumulate, or set it to 0"
             )
             yield Problem(f"{path}.losses.counterfactual", message)
-        if stage.steps and not stage.losses.chain and reasoner.to_dict().get("generate_chain"):
+        if not stage.losses.chain and reasoner.to_dict().get("generate_chain"):
             message = (
                 "is 0, but model.reasoner.generate_chain is true: the model would answer after a chain that it never learned to "
                 "write. Give it a weight, such as 1, or set model.reasoner.generate_chain to false"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import ray.data
 from cluenet.data.batches import Batch
 from cluenet.data.parts import Account, PartMaker
 from cluenet.errors import CluenetError, ClusterError
+from cluenet.ray_data import quiet
 from cluenet.recipe import Recipe
 
 BATCHES_PER_TASK = 4
@@ -33,7 +32,7 @@ def accounts_of(work: Sequence[Batch], recipe: Recipe, folder: Path) -> Iterator
     cpus = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
     workers = number_of_workers(recipe.data.decode_workers, cpus, len(work))
     tasks = max(workers, -(-len(work) // BATCHES_PER_TASK))
-    with _quiet():
+    with quiet():
         batches = ray.data.from_items([{"batch": batch.to_json()} for batch in work], override_num_blocks=tasks)
         accounts = batches.map_batches(
             _Worker,
@@ -76,20 +75,3 @@ class _Worker:
             return json.dumps(self._maker.account(batch)), b""
         except CluenetError as error:
             return "", pickle.dumps(error)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Ray Data without its own bars and reports, which would fight with ours; `cluenet` at level DEBUG keeps them."""
-    if logging.getLogger("cluenet").isEnabledFor(logging.DEBUG):
-        yield
-        return
-    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
-    before, level = context.enable_progress_bars, logger.level
-    context.enable_progress_bars = False
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        context.enable_progress_bars = before
-        logger.setLevel(level)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ import ray.data
 
 from cluenet.errors import CluenetError, ClusterError
 from cluenet.evaluate.batches import BatchEvaluator, BatchResult, opened, parts_from
+from cluenet.ray_data import quiet
 from cluenet.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def results_of(
     ]
     cpus, gpus = float(settings["threads"]), recipe.train.resources.gpu
     check_resources(recipe.evaluate.workers, cpus, gpus, ray.cluster_resources())
-    with _quiet():
+    with quiet():
         results = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_BLOCKS)).map(
             _Worker,
             fn_constructor_kwargs={"recipe": recipe.to_dict(), "model": str(model_folder), "settings": settings},
@@ -82,20 +81,3 @@ class _Worker:
             Recipe.from_dict(self._recipe)  # loads the plug-ins
             self._evaluator = BatchEvaluator(self._model, **self._settings)
         return json.dumps(vars(self._evaluator(opened(folder), parts)), allow_nan=False)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Ray Data without its own bars and reports, which would fight with ours; `cluenet` at level DEBUG keeps them."""
-    if logging.getLogger("cluenet").isEnabledFor(logging.DEBUG):
-        yield
-        return
-    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
-    before, level = context.enable_progress_bars, logger.level
-    context.enable_progress_bars = False
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        context.enable_progress_bars = before
-        logger.setLevel(level)

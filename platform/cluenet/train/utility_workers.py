@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +12,7 @@ import ray
 import ray.data
 
 from cluenet.errors import CluenetError
+from cluenet.ray_data import quiet
 from cluenet.recipe import Recipe
 from cluenet.train.utility_parts import Account, Part, PartRecorder, UtilityJob
 
@@ -23,7 +22,7 @@ MOST_BLOCKS = 1000
 def accounts_of(job: UtilityJob, work: Sequence[Part], recipe: Recipe) -> Iterator[Account]:
     """Accounts in the order in which parts are done. Raises what stopped a worker."""
     items, resources = [{"part": json.dumps(asdict(part))} for part in work], recipe.train.resources
-    with _quiet():
+    with quiet():
         accounts = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_BLOCKS)).map(
             _Worker,
             fn_constructor_kwargs={"job": asdict(job)},
@@ -51,20 +50,3 @@ class _Worker:
             return {"account": json.dumps(self._recorder.account(Part(**json.loads(row["part"])))), "error": b""}
         except CluenetError as error:
             return {"account": "", "error": pickle.dumps(error)}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Ray Data without its own bars and reports, which would fight with ours; `cluenet` at level DEBUG keeps them."""
-    if logging.getLogger("cluenet").isEnabledFor(logging.DEBUG):
-        yield
-        return
-    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
-    before, level = context.enable_progress_bars, logger.level
-    context.enable_progress_bars = False
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        context.enable_progress_bars = before
-        logger.setLevel(level)
