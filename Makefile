@@ -38,7 +38,7 @@ test-full: setup  ## the slow proofs too
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy platform/cluenet/{errors,records,contracts,registry,steps,plugins,recipe,problems,fingerprint,folders,progress}.py platform/cluenet/config platform/cluenet/metrics
+	$(BIN)/mypy platform/cluenet/{errors,records,verdicts,contracts,registry,steps,plugins,recipe,problems,fingerprint,folders,progress}.py platform/cluenet/config platform/cluenet/metrics
 
 schema: setup
 	$(BIN)/cluenet schema -o recipes/schema.json

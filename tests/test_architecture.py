@@ -22,7 +22,7 @@ FILES = [path for root in SOURCE_ROOTS for path in sorted(root.rglob("*.py"))]
 
 # What a module of `cluenet` may import of `cluenet`, by layer; a package stands for everything in it.
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("errors", "records", "steps", "interrupts"), 0),
+    **dict.fromkeys(("errors", "records", "steps", "interrupts", "verdicts"), 0),
     **dict.fromkeys(("registry", "contracts", "config", "folders", "progress", "plain"), 1),
     **dict.fromkeys(("plugins", "problems", "recipe", "fingerprint", "listing", "reference"), 2),
     **dict.fromkeys(("model", "metrics", "decoding", "isolation", "prepared", "planning", "ask", "testing"), 3),
@@ -35,7 +35,7 @@ STEPS_LAYER = 5
 WITHOUT_TORCH_OR_RAY_BELOW = 3
 SEPARATE = {name for name, layer in LAYERS.items() if layer == STEPS_LAYER}
 """Layer 5: these hand over through folders, and through modules of lower layers."""
-PUBLIC = {"contracts", "registry", "records", "errors", "steps", "model", "testing", "folders", "decoding", "progress"}
+PUBLIC = {"contracts", "registry", "records", "verdicts", "errors", "steps", "model", "testing", "folders", "decoding", "progress"}
 """What components may import."""
 
 

@@ -18,6 +18,7 @@ from pydantic import Field
 from cluenet.records import Example, Frames, Quarantined
 from cluenet.registry import ComponentConfig
 from cluenet.steps import setting
+from cluenet.verdicts import Measure, Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +64,19 @@ class Dataset(Component):
     @abstractmethod
     def sources(self) -> list[str]:
         """What the rows depend on besides the settings, as stable text: for files, their content hash."""
+
+    @classmethod
+    def measures(cls, verdicts: Sequence[Verdict]) -> list[Measure]:
+        """The benchmark's metrics as its authors define them; [] for a dataset that has none besides accuracy by type.
+
+        Called twice: with all rows, those that could not be used included, and with the answered ones alone.
+        """
+        return []
+
+    @classmethod
+    def result_files(cls, verdicts: Sequence[Verdict]) -> dict[str, str]:
+        """{file name: text} of what its official script or server takes, from all rows; {} where there is none."""
+        return {}
 
 
 class ClueSource(Component):

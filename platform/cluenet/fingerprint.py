@@ -19,7 +19,7 @@ from cluenet.records import content_hash
 from cluenet.registry import ComponentConfig
 from cluenet.steps import declared_step
 
-FORMAT = 1
+FORMAT = 2
 """Raise when the layout of prepared folders or checkpoints changes."""
 
 
@@ -70,7 +70,7 @@ def _values(recipe: Recipe, step: str, *prefixes: str) -> dict[str, Any]:
     }
 
 
-RESULTS = 3
+RESULTS = 4
 """Raise when results.json or samples.jsonl get other contents, so that earlier evaluations are made again."""
 _DATASETS = ("data.train", "data.validation", "data.test")
 

@@ -36,7 +36,7 @@ from cluenet.recipe import Recipe
 from cluenet.records import Example, Frames, Quarantined
 from cluenet.registry import ComponentConfig
 
-FORMAT = 1
+FORMAT = 2
 QUESTIONS_PER_PART = 10_000
 
 CLIP_SCHEMA = pa.schema(
@@ -66,6 +66,7 @@ QUESTION_SCHEMA = pa.schema(
         ("clues", pa.string()),
         ("distractors", pa.string()),
         ("chain", pa.string()),
+        ("meta", pa.string()),
         ("clip_key", pa.string()),
     ]
 )

@@ -114,7 +114,8 @@ class Example:
 
     `options` empty: open-ended, then `answer` is the reference text. Otherwise `answer` is an index into `options`,
     or None where the dataset hides it. `clues` None: not labelled; (): labelled, and no clue is needed.
-    `distractors` are true facts of the same clip that do not help. `id` is unique within a dataset's split.
+    `distractors` are true facts of the same clip that do not help. `id` is unique within a dataset's split. `meta`: what
+    only the benchmark's own metric and result file need (pairs, official ids, spans), as JSON values; no model sees it.
     """
 
     id: str
@@ -127,6 +128,7 @@ class Example:
     clues: tuple[Clue, ...] | None = None
     distractors: tuple[Clue, ...] = ()
     chain: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check(bool(self.id), "an example needs an id")
@@ -165,6 +167,7 @@ class Example:
             "clues": None if self.clues is None else json.dumps([clue.to_dict() for clue in self.clues]),
             "distractors": json.dumps([clue.to_dict() for clue in self.distractors]),
             "chain": self.chain,
+            "meta": json.dumps(self.meta),
         }
 
     @classmethod
@@ -181,6 +184,7 @@ class Example:
             clues=clues,
             distractors=tuple(map(Clue.from_dict, json.loads(row["distractors"]))),
             chain=row["chain"],
+            meta=json.loads(row["meta"]),
         )
 
 
@@ -194,6 +198,8 @@ class Quarantined:
     reason: str  # short stable word: missing, empty, no_video_stream, corrupt, timeout, several_videos, ...
     detail: str
     reader: str | None = None
+    type: str | None = None  # this and the next: of the question, where the row was good and its video is not
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
     def to_row(self) -> dict[str, Any]:
         return asdict(self)

@@ -8,14 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from cluenet.contracts import Dataset
 from cluenet.errors import CheckpointError, DataError
 from cluenet.evaluate.batches import Part, plan_batches
+from cluenet.evaluate.benchmark import NO_METRICS
 from cluenet.evaluate.evaluator import evaluate, model_address, read_samples, zero_shot_folder
 from cluenet.evaluate.reliability import NO_YES_NO
 from cluenet.evaluate.results import NO_CLUES as WHY_NO_CLUES
 from cluenet.evaluate.results import NO_LABELS
 from cluenet.folders import read_manifest, write_manifest
 from cluenet.records import Example
+from cluenet.registry import register
+from cluenet.verdicts import accuracy_share
 from helpers.evaluation import NO_CLUES, Silent, model_folder, prepared_test, recipe
 from helpers.models import base_folder, example
 
@@ -69,6 +73,33 @@ def test_results_follow_from_the_samples(model: Path, prepared: Path, tmp_path: 
     assert results["pointing"]["rate"]["n"] == sum(len(s["clues"]) for s in samples)
     assert results["tokens"]["seen"] == 0  # the evidence reasoner sees no video
     assert Silent.last.done == Silent.last.total == 12
+
+
+def test_a_benchmark_brings_its_own_metrics_and_result_files(
+    model: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fake(Dataset):
+        @classmethod
+        def measures(cls, verdicts):
+            return [accuracy_share("acc", verdicts)]
+
+        @classmethod
+        def result_files(cls, verdicts):
+            return {"answers.json": json.dumps({one.id: one.prediction for one in verdicts})}
+
+    monkeypatch.setitem(register.dataset._classes, "fake", Fake)
+    found = _evaluate(model, prepared, out=tmp_path)["fake-test"]
+    samples = read_samples(tmp_path / "fake-test")
+    right = sum(sample["correct"] for sample in samples)
+    numbers = {name: (block["acc"]["value"], block["acc"]["n"]) for name, block in found["benchmark"].items()}
+    assert numbers == {
+        "all": (pytest.approx(right / 14, abs=1e-6), 14),
+        "answered": (pytest.approx(right / 12, abs=1e-6), 12),
+    }
+    answers = json.loads((tmp_path / "fake-test" / "official" / "answers.json").read_text())
+    lost = dict.fromkeys(set(answers) - {sample["id"] for sample in samples})
+    assert answers == {sample["id"]: sample["prediction"] for sample in samples} | lost
+    assert len(lost) == 2
 
 
 def test_predictions_are_the_models_own(model: Path, prepared: Path, tmp_path: Path) -> None:
@@ -148,6 +179,7 @@ def test_a_model_without_clues_has_only_its_own_row_and_says_why(prepared: Path,
     assert results["notes"] == {
         **dict.fromkeys(("rows.oracle", "rows.none", "rows.text", "clues", "pointing"), WHY_NO_CLUES),
         "hallucination": NO_YES_NO,
+        "benchmark": NO_METRICS,
     }
     assert results["tokens"]["seen"] == results["tokens"]["visual"] == 12
     assert read_samples(tmp_path / "out/fake-test")[0]["rows"] == {}

@@ -154,7 +154,8 @@ class _Run:
                 yield row, clip["key"]
                 continue
             if isinstance(row, Example):
-                row = Quarantined(row.id, row.dataset, row.video.path, clip["reason"], clip["detail"], clip["reader"])
+                why = clip["reason"], clip["detail"], clip["reader"]
+                row = Quarantined(row.id, row.dataset, row.video.path, *why, row.type, row.meta)
             accounts.add_quarantined(row)
             quarantined.append(row)
 

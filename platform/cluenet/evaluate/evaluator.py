@@ -3,6 +3,7 @@
     <out>/<dataset>-<split>/
         results.json     see `evaluate.results`
         samples.jsonl    see `evaluate.samples`, sorted by question id
+        official/        what the benchmark's own script or server takes, for datasets that have such files
         manifest.json    address, model, prepared set, frame policy, timings, versions; written last. `seconds_per_question`
                          is what row `own` takes in batches, video encoding included, decoding and other rows not
 
@@ -20,21 +21,24 @@ from pathlib import Path
 from typing import Any
 
 from cluenet import fingerprint
+from cluenet.contracts import Dataset
 from cluenet.decoding import FramePolicy
 from cluenet.errors import CheckpointError, DataError
 from cluenet.evaluate.batches import BatchEvaluator, BatchResult, Part, batches_of, opened
+from cluenet.evaluate.benchmark import NO_METRICS, benchmark, verdicts_of
 from cluenet.evaluate.results import summarise
 from cluenet.evaluate.samples import Sample
 from cluenet.folders import atomic_write_json, atomic_write_text, finished, read_manifest, write_manifest
 from cluenet.model.build import build_model
 from cluenet.model.checkpoint import CONFIG, WEIGHTS, read_card, read_frame_policy, save_model
+from cluenet.plain import rounded
 from cluenet.prepared import PreparedSet
 from cluenet.progress import Progress
 from cluenet.recipe import Recipe
 from cluenet.records import content_hash
 from cluenet.registry import register
 
-RESULTS, SAMPLES, QUARANTINE = "results.json", "samples.jsonl", "quarantine.jsonl"
+RESULTS, SAMPLES, QUARANTINE, OFFICIAL = "results.json", "samples.jsonl", "quarantine.jsonl", "official"
 
 
 @dataclass
@@ -208,15 +212,27 @@ def _write(recipe: Recipe, model_folder: Path, test: TestSet, settings: dict[str
         )
     first, lost = test.done[0], list(quarantined(test.prepared))
     results = summarise(samples, lost, extracts=first.extracts, notes=first.notes, resamples=recipe.evaluate.bootstrap)
-    dataset = {
-        "dataset": test.prepared.manifest["dataset"]["name"],
-        "split": test.prepared.manifest["dataset"]["split"],
-    }
+    about = {key: test.prepared.manifest["dataset"][key] for key in ("name", "split")}
+    dataset, verdicts = _dataset(about["name"]), verdicts_of(samples, lost)
+    official = benchmark(dataset, verdicts, recipe.evaluate.bootstrap)
+    if official is None:
+        results["notes"]["benchmark"] = NO_METRICS
     (test.folder / "manifest.json").unlink(missing_ok=True)  # of an earlier model: never beside the new files
     atomic_write_text(test.folder / SAMPLES, _lines(samples))
-    atomic_write_json(test.folder / RESULTS, {**dataset, **results})
+    for name, text in dataset.result_files(verdicts).items():
+        atomic_write_text(test.folder / OFFICIAL / name, text)
+    head = {"dataset": about["name"], "split": about["split"]}
+    atomic_write_json(test.folder / RESULTS, {**head, **results, "benchmark": rounded(official)})
     write_manifest(test.folder, _manifest(recipe, model_folder, test, settings))
     test.done.clear()
+
+
+def _dataset(name: str) -> type[Dataset]:
+    """The component that the set came from; one that is not installed here brings no metrics."""
+    if name not in register.dataset:
+        return Dataset
+    found: type[Dataset] = register.dataset[name]
+    return found
 
 
 def _lines(samples: Iterable[Sample]) -> str:

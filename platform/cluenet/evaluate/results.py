@@ -9,6 +9,7 @@
     calibration, hallucination  see `evaluate.reliability`
     faithfulness                see `evaluate.faithfulness`; this and the next only there with `evaluate.faithfulness`
     biases, filter              see `metrics.biases`, `metrics.filtering`
+    benchmark  see `evaluate.benchmark`
     tokens     means per question: visual, seen by the answer pass, clue words, clues stated, clues kept
     counts     of questions, videos, clips and quarantined rows
     notes      what is missing here, and why

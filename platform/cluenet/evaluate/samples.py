@@ -8,6 +8,7 @@
     true_clues     [{text, words, start_seconds, end_seconds, boxes}], or null where clues are not labelled
     chain          the labelled reasoning, or null
     generated_chain   what the model wrote before it answered, here and in each of `rows`; only with `generate_chain`
+    meta           what the benchmark's own metric needs, as the dataset gave it
     tokens         {visual, seen, clue_words}: of the clip, those that the answer pass saw, words of the kept clues
     faithfulness   only with `evaluate.faithfulness`: what the answer did when the clues were changed, see
                    `cluenet.model.interventions`; null for an open question
@@ -62,7 +63,7 @@ def sample_of(
         "start_seconds": video.start_seconds, "end_seconds": video.end_seconds, "clip": clip,
         "question": example.question, "options": list(example.options), "answer": example.answer,
         **_verdict(example, own), "rows": others,
-        "clues": stated, "true_clues": _true_clues(example.clues, true_words), "chain": example.chain,
+        "clues": stated, "true_clues": _true_clues(example.clues, true_words), "chain": example.chain, "meta": dict(example.meta),
         "tokens": {"visual": view.tokens, "seen": view.tokens if view.sees_video else 0, "clue_words": _num_words(own)},
     })  # fmt: skip
     return line

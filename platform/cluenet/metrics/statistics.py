@@ -44,14 +44,22 @@ def bootstrap(
 
     All statistics see the same resamples, so that differences between them are paired. The order of rows does not matter.
     """
+    estimate_J, draws_RJ = bootstrap_draws(videos, values_NM, statistic, resamples=resamples, seed=seed)
+    if not len(draws_RJ):
+        return np.stack([estimate_J, np.full_like(estimate_J, np.nan), np.full_like(estimate_J, np.nan)])
+    return _with_ends(estimate_J, draws_RJ, level)
+
+
+def bootstrap_draws(
+    videos: Sequence[str], values_NM: np.ndarray, statistic: Statistic, *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The estimate [J] and what every resample gives [R, J]; no resample (R = 0) of fewer than two videos."""
     sums_VM = sums_by_video(videos, values_NM)
     estimate_J = statistic(sums_VM.sum(0))
     if len(sums_VM) < 2:
-        return np.stack([estimate_J, np.full_like(estimate_J, np.nan), np.full_like(estimate_J, np.nan)])
-    draws_RJ = np.concatenate(
-        [statistic(weights @ sums_VM) for weights in draws_of_videos(len(sums_VM), resamples, seed)]
-    )
-    return _with_ends(estimate_J, draws_RJ, level)
+        return estimate_J, np.empty((0, len(estimate_J)))
+    draws = (statistic(weights @ sums_VM) for weights in draws_of_videos(len(sums_VM), resamples, seed))
+    return estimate_J, np.concatenate(list(draws))
 
 
 def bootstrap_weights(
