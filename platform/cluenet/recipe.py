@@ -51,7 +51,7 @@ class Recipe(Section):
         try:
             recipe = cls.model_validate(values)
         except ValidationError as error:
-            raise RecipeError(file, problems_of(error, cls, values)) from None
+            raise RecipeError(file, problems_of(error, cls)) from None
         if problems := list(_misfits(recipe)):
             raise RecipeError(file, problems)
         return recipe

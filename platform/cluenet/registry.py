@@ -100,7 +100,8 @@ class Registry(Generic[T]):
         try:
             return config.model_validate({key: item for key, item in settings.items() if key != "name"})
         except ValidationError as error:
-            raise PydanticCustomError("component_settings", "invalid settings", {"errors": error.errors()}) from None
+            context = {"errors": error.errors(), "config": config}
+            raise PydanticCustomError("component_settings", "invalid settings", context) from None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(

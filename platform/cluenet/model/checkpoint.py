@@ -62,7 +62,7 @@ def load_model(folder: str | Path, *, device: str = "cpu") -> ClueNet:
     try:
         section = ModelSection.model_validate(settings["model"])
     except ValidationError as error:
-        raise RecipeError(str(folder / CONFIG), problems_of(error, ModelSection, settings["model"])) from None
+        raise RecipeError(str(folder / CONFIG), problems_of(error, ModelSection)) from None
     model = build_model(section, folder / "backbone", seed=0)
     try:
         weights = load_file(folder / WEIGHTS)
