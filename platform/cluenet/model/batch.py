@@ -99,8 +99,13 @@ class Collator:
         if shuffle_options:
             rng = random.Random(seed)
             examples = [[_shuffled(example, rng) for example in row] for row in examples]
-        prefix, starts = self._prefix([frames for frames, _ in clips], grids)
-        width = max(map(len, examples))
+        return self.questions(self.prefix([frames for frames, _ in clips], grids), grids, examples, chain=chain)
+
+    def questions(
+        self, prefix: PrefixBatch, grids: list[Grid], examples: list[list[Example]], *, chain: bool = False
+    ) -> Batch:
+        """The batch of these questions about clips whose shared prompts are there already."""
+        starts, width = _text_starts(prefix), max(map(len, examples))
         batch = Batch(
             prefix=prefix, extraction=None, query_index_BQM=None, stem_index_BQ=None,
             answer=self.layout.rows(examples, starts, width, chain=chain), labels=self._labels(examples, grids, width),
@@ -110,12 +115,12 @@ class Collator:
 
     def with_chains(self, batch: Batch, chains_BQ: Sequence[Sequence[TokenIds]]) -> Batch:
         """The batch with these chains before its answers, in place of whatever chain stood there."""
-        starts = (batch.prefix.positions_3BP.amax(dim=(0, 2)) + 1).tolist()
-        rows = self.layout.rows(batch.clips, starts, batch.valid_BQ.shape[1], written=chains_BQ)
+        rows = self.layout.rows(batch.clips, _text_starts(batch.prefix), batch.valid_BQ.shape[1], written=chains_BQ)
         return replace(batch, answer=rows.to(batch.valid_BQ.device))
 
     # ------------------------------------------------------------------------------------- prefix
-    def _prefix(self, frames: list[Frames], grids: list[Grid]) -> tuple[PrefixBatch, list[int]]:
+    def prefix(self, frames: Sequence[Frames], grids: Sequence[Grid]) -> PrefixBatch:
+        """The shared prompts of these clips."""
         ids = [self.vlm.video_ids(grid) for grid in grids]
         positions = [self.vlm.positions(row, grid) for row, grid in zip(ids, grids)]
         length, count = max(map(len, ids)), max(grid.tokens for grid in grids)
@@ -133,8 +138,7 @@ class Collator:
             where = torch.nonzero(here == self.vlm.placeholder)[:, 0]
             index_BN[b, : len(where)], mask_BN[b, : len(where)] = where, True
         pixels = torch.cat([self.vlm.pixels(f.frames_THWC, grid) for f, grid in zip(frames, grids)])
-        starts = [int(p.max()) + 1 for p in positions]
-        return PrefixBatch(pixels, self.vlm.grid_thw(grids), ids_BP, valid_BP, positions_3BP, index_BN, mask_BN), starts
+        return PrefixBatch(pixels, self.vlm.grid_thw(grids), ids_BP, valid_BP, positions_3BP, index_BN, mask_BN)
 
     # --------------------------------------------------------------------------------- extraction
     def _with_extraction(self, batch: Batch, starts: list[int], width: int) -> Batch:
@@ -176,6 +180,12 @@ class Collator:
                     if (span := clip_fractions(clue, grid)) is not None:
                         labels.span_BQK2[i, q, k], labels.timed_BQK[i, q, k] = torch.tensor(span), True
         return labels
+
+
+def _text_starts(prefix: PrefixBatch) -> list[int]:
+    """First position of the text after each clip's prompt."""
+    starts: list[int] = (prefix.positions_3BP.amax(dim=(0, 2)) + 1).tolist()
+    return starts
 
 
 def _shuffled(example: Example, rng: random.Random) -> Example:

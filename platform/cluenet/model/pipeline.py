@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cluenet.config.train import Stage
 from cluenet.contracts import ClueExtractor, ClueFilter, Reasoner
 from cluenet.model import evidence
-from cluenet.model.batch import Batch, Collator
+from cluenet.model.batch import Batch, Collator, PrefixBatch
 from cluenet.model.chains import with_written_chains
 from cluenet.model.clues import ClueStates, confidence_of, group_mean
 from cluenet.model.evidence import ClueRow, Evidence
@@ -81,14 +81,21 @@ class ClueNet(nn.Module):
     # --------------------------------------------------------------------------------------- clues
     def see(self, batch: Batch, stage: Stage | None = None) -> Look:
         """The video once per clip, then the extraction pass. `stage`: that is trained; None at inference."""
+        return self.look_through(batch, self.watch(batch.prefix), stage)
+
+    def watch(self, prompts: PrefixBatch) -> Prefix | None:
+        """What all questions about these clips share; None for a model that looks at no video."""
         if not (self.extracts or self.reasoner.sees_video):
-            return Look(None, None, None)
+            return None
         layer = self.extractor.layer if self.extracts else None
-        prefix = self.vlm.prefix(batch.prefix, layer=layer, whole=self.reasoner.sees_video)
-        if not self.extracts:
+        return self.vlm.prefix(prompts, layer=layer, whole=self.reasoner.sees_video)
+
+    def look_through(self, batch: Batch, prefix: Prefix | None, stage: Stage | None = None) -> Look:
+        """The extraction pass, on videos that were watched already."""
+        if prefix is None or not self.extracts:
             return Look(prefix, None, None)
         sight = Sight(
-            self.vlm, self.collator.vocabulary, batch, prefix, layer, reads_own=stage is None or self.reads_own(stage),
+            self.vlm, self.collator.vocabulary, batch, prefix, self.extractor.layer, reads_own=stage is None or self.reads_own(stage),
             teacher_BQKW=batch.labels.words_BQKW if stage and stage.losses.concept else None,
         )  # fmt: skip
         return Look(prefix, self.extractor.read(sight), sight.stem_BQD)
