@@ -127,6 +127,11 @@ def test_row_fields_for_bounds_type_and_id(tmp_path: Path) -> None:
     assert only(tmp_path, chat(id="Q9"), id_fields=[]).id == "train-1"
 
 
+def test_rows_name_the_pair_they_belong_to(tmp_path: Path) -> None:
+    paired, alone = results(tmp_path, chat(pair="p7"), chat())
+    assert (paired.meta, alone.meta) == ({"pair": "p7"}, {})
+
+
 def test_label_names_the_dataset(tmp_path: Path) -> None:
     ready, bad = results(tmp_path, chat(), chat(assistant=None), label="kitchen")
     assert (ready.dataset, bad.dataset) == ("kitchen", "kitchen")
@@ -262,6 +267,8 @@ def test_whether_a_video_is_there_is_not_decided_here(tmp_path: Path) -> None:
         (chat(clues=[{"text": "x"}], chain=3), "bad_clues", "chain"),
         ({**chat(), "messages": [*TALK, *TALK], "answer": 1, "videos": ["a.mp4", "a.mp4"]}, "several_videos", ""),
         ({"conversations": [*SHAREGPT, {"from": "human", "value": "Why?"}, SHAREGPT[1]], "video": "a.mp4", "answer": 1}, "ambiguous_fields", "answer cannot be told to one of 2 turns"),
+        ({"conversations": [*SHAREGPT, {"from": "human", "value": "Why?"}, SHAREGPT[1]], "video": "a.mp4", "pair": "p"}, "ambiguous_fields", "pair cannot be told to one of 2 turns"),
+        (chat(pair=3), "malformed", "pair is 3, must be the name"), (chat(pair=" "), "malformed", "pair is ' '"),
     ],
 )  # fmt: skip
 def test_bad_rows_are_quarantined_beside_good_ones(tmp_path: Path, row: Any, reason: str, said: str) -> None:

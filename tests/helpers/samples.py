@@ -23,6 +23,6 @@ def sample(
         "clues": [{"text": "red hits blue", "words": words, **span, "box": box, "gate": 0.75, "kept": True,
                    "pointing": True, "pointing_chance": 0.125}],
         "true_clues": [{"text": "red hits blue", "words": words, **span, "boxes": [box]}],
-        "chain": "red hits blue . so red", "tokens": {"visual": 16, "seen": 0, "clue_words": 4},
+        "chain": "red hits blue . so red", "meta": {}, "tokens": {"visual": 16, "seen": 0, "clue_words": 4},
     }  # fmt: skip
     return {**values, **changes}

@@ -325,6 +325,7 @@ def test_ids_are_unique_and_name_split_scene_and_type(examples: list[Example]) -
         pair = f"-pair0-{example.answer_text}" if example.type in YES_NO_TYPES else ""
         assert example.id[6:12].isdigit()
         assert example.id == f"{example.id[:12]}-{example.type}{pair}"
+        assert example.meta == ({"pair": example.id.rpartition("-")[0]} if pair else {})
 
 
 def test_pairs_ask_the_same_video_once_with_yes_and_once_with_no() -> None:

@@ -97,7 +97,11 @@ def test_what_is_complete_is_found_again_at_once(tmp_path: Path, monkeypatch) ->
 def test_splits_share_a_folder(tmp_path: Path) -> None:
     write_clueworld(tmp_path, "train", 2)
     write_clueworld(tmp_path, "hallucination", 1)
-    assert {row["type"] for row in rows(tmp_path / "hallucination.jsonl")} == {"exists_object", "exists_event"}
+    asked = rows(tmp_path / "hallucination.jsonl")
+    assert {row["pair"] for row in asked} == {
+        f"hallucination-000000-{kind}-pair0" for kind in ("exists_object", "exists_event")
+    }
+    assert {row["type"] for row in asked} == {"exists_object", "exists_event"}
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
         f"{split}.{kind}" for split in ("train", "hallucination") for kind in ("jsonl", "clues.jsonl", "manifest.json")
     }

@@ -101,7 +101,7 @@ def test_several_seeds_of_an_arm(tmp_path: Path) -> None:
 def _pair(number: int, right: str, video: str) -> list[dict]:
     both = zip(("yes", "no"), (1, 0), right)
     return [
-        sample(0, id=f"s{number}-pair0-{which}", type="exists", options=["no", "yes"], video=video, answer=answer,
+        sample(0, id=f"s{number}-{which}", meta={"pair": f"s{number}"}, type="exists", options=["no", "yes"], video=video, answer=answer,
                prediction=answer if letter == "r" else 1 - answer)
         for which, answer, letter in both
     ]  # fmt: skip
@@ -130,6 +130,15 @@ def test_different_questions_options_or_words_are_refused(tmp_path: Path) -> Non
         compare([a], [_run(tmp_path / "c", _samples("rw", options=five))])
     with pytest.raises(DataError, match=r"question q0: options is \['x', 'blue'.* and \['red'"):
         compare([a], [_run(tmp_path / "d", _samples("rw", options=["x", *five[1:4]]))])
+    with pytest.raises(DataError, match=r"question q0: meta is \{'pair': 'p'\} and \{\}"):
+        compare([a], [_run(tmp_path / "e", _samples("rw", meta={"pair": "p"}))])
+
+
+def test_samples_of_an_earlier_version_are_refused_with_the_next_step(tmp_path: Path) -> None:
+    old = [{key: value for key, value in line.items() if key != "meta"} for line in _samples("rw")]
+    a, b = _run(tmp_path / "a", _samples("rw")), _run(tmp_path / "b", old)
+    with pytest.raises(DataError, match=r"b/evaluation/fake-test: its samples have no `meta`.*evaluate again"):
+        compare([a], [b])
 
 
 def test_other_frames_are_refused_and_named(tmp_path: Path) -> None:

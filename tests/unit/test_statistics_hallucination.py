@@ -8,25 +8,14 @@ from pathlib import Path
 import pytest
 
 from cluenet.evaluate.reliability import NO_OPTIONS, NO_YES_NO, reliability
-from cluenet.metrics.hallucination import MEASURES, YesNo, hallucination, pair_of, pairs_of
+from cluenet.metrics.hallucination import MEASURES, YesNo, hallucination, pairs_of
 from cluenet.testing.clueworld import WorldSettings, scene_examples
 from helpers.samples import sample
 
 
-@pytest.mark.parametrize(
-    ("question_id", "pair"),
-    [
-        ("hallucination-000017-exists_object-pair0-yes", "hallucination-000017-exists_object-pair0"),
-        ("q7-pair12-b", "q7-pair12"), ("q7-pair0", None), ("q7", None), ("repair-pairs-yes", None),
-    ],
-)  # fmt: skip
-def test_pairs_are_named_by_the_start_of_their_ids(question_id: str, pair: str | None) -> None:
-    assert pair_of(question_id) == pair
-
-
 def test_every_question_of_clueworlds_hallucination_split_is_in_a_pair_of_yes_and_no(tmp_path: Path) -> None:
     examples = [one for index in range(20) for one in scene_examples(tmp_path, "hallucination", index, WorldSettings())]
-    pairs = pairs_of([pair_of(example.id) for example in examples])
+    pairs = pairs_of([example.meta.get("pair") for example in examples])
     assert sorted(place for members in pairs for place in members) == list(range(len(examples)))
     for members in pairs:
         both = [examples[place] for place in members]
@@ -79,7 +68,7 @@ def test_one_who_always_says_yes_has_no_pair_right() -> None:
 
 def _yes_no(number: int, suffix: str, prediction: int, answer: int | None, **changes) -> dict:
     return sample(
-        number, id=f"q{number}-pair0-{suffix}", options=["no", "Yes"], prediction=prediction, answer=answer,
+        number, id=f"q{number}-{suffix}", meta={"pair": f"q{number}"}, options=["no", "Yes"], prediction=prediction, answer=answer,
         option_logprobs=[-0.693147] * 2, **changes,
     )  # fmt: skip
 

@@ -47,8 +47,9 @@ class MessagesDataset(Dataset):
 
     Options come from the fields `options`, `choices` or `candidates`, or from the question's text; the answer from the
     field `answer` (index from 0, letter or text), or from what the assistant says where the row has no such field. Further fields: `id`, `question_id`
-    or `qid`; `start` and `end` of the clip in seconds; `fps` of a video given by its frames; `type`; `clues`,
-    `distractors` and `chain` (`cluenet_components._labels`). Fields not named here are left alone.
+    or `qid`; `start` and `end` of the clip in seconds; `fps` of a video given by its frames; `type`; `pair`, a name that
+    a question shares with those it must be right together with; `clues`, `distractors` and `chain`
+    (`cluenet_components._labels`). Fields not named here are left alone.
 
     Bad rows are quarantined: malformed, no_video, several_videos, placeholder_mismatch, unsupported_media,
     unsupported_url, frame_list, no_fps, bad_bounds, no_answer, bad_options, answer_outside_options, no_options,
@@ -150,7 +151,7 @@ class MessagesDataset(Dataset):
 
     def _check_turns(self, row: Mapping[str, Any], turns: int) -> None:
         """Fields about one question cannot stand in a row with several."""
-        names = (*LABEL_FIELDS, *self.config.options_fields, self.config.answer_field)
+        names = (*LABEL_FIELDS, "pair", *self.config.options_fields, self.config.answer_field)
         about_one = [name for name in names if row.get(name) is not None]
         if turns > 1 and about_one:
             detail = (
@@ -192,6 +193,7 @@ class MessagesDataset(Dataset):
                 clues=labels.clues,
                 distractors=labels.distractors,
                 chain=labels.chain,
+                meta=_meta(row),
             )
         except ValueError as error:
             raise BadRowError("malformed", str(error)) from None
@@ -232,6 +234,13 @@ def _answer(answer: Any, options: tuple[str, ...]) -> int | str:
             "no_options", f"answer {answer!r:.80} is not text, and there are no options it could be an index of"
         )
     return answer.strip()
+
+
+def _meta(row: Mapping[str, Any]) -> dict[str, Any]:
+    pair = row.get("pair")
+    if pair is not None and not (isinstance(pair, str) and pair.strip()):
+        raise BadRowError("malformed", f"pair is {pair!r:.80}, must be the name that the questions of a pair share")
+    return {} if pair is None else {"pair": pair}
 
 
 def _labels(row: Mapping[str, Any]) -> Labels:

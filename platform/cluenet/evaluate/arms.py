@@ -13,7 +13,7 @@ from cluenet.evaluate.evaluator import read_samples
 from cluenet.evaluate.samples import Sample
 from cluenet.folders import finished, read_manifest
 
-SAME_WORDS = ("video", "question", "options", "answer", "type")
+SAME_PARTS = ("video", "question", "options", "answer", "type", "meta")
 FRAMES = ("sampler", "size", "codec")
 
 
@@ -34,8 +34,17 @@ class EvaluatedRun:
 
     @cached_property
     def samples(self) -> dict[str, dict[str, Sample]]:
-        """By test set and question id."""
-        return {name: {sample["id"]: sample for sample in read_samples(path)} for name, path in self.sets.items()}
+        """By test set and question id. Raises DataError for samples that an earlier version wrote."""
+        return {name: {sample["id"]: sample for sample in _samples(path)} for name, path in self.sets.items()}
+
+
+def _samples(path: Path) -> list[Sample]:
+    samples = read_samples(path)
+    if any("meta" not in sample for sample in samples):
+        raise DataError(
+            f"{path}: its samples have no `meta`, an earlier version wrote them. Delete that folder and evaluate again."
+        )
+    return samples
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ def _one_model_twice(arm: Arm) -> Iterator[str]:
 
 
 def differences(base: EvaluatedRun, run: EvaluatedRun) -> Iterator[str]:
-    """What forbids to compare: other test sets, frame policy, questions, number of options, or words."""
+    """What forbids to compare: other test sets, frame policy, questions, number of options, words, or pairs."""
     for name in {**base.sets, **run.sets}:
         if name not in base.sets or name not in run.sets:
             without = base if name not in base.sets else run
@@ -118,7 +127,7 @@ def _questions(ours: Mapping[str, Sample], theirs: Mapping[str, Sample]) -> str 
     if sizes:
         counts = " and ".join(str(len(side[sizes[0]]["options"])) for side in (theirs, ours))
         return f"other numbers of options: {len(sizes)} questions, such as {sizes[0]} with {counts}. {advice}"
-    other = ((key, part) for key in ours for part in SAME_WORDS if ours[key][part] != theirs[key][part])
+    other = ((key, part) for key in ours for part in SAME_PARTS if ours[key][part] != theirs[key][part])
     for key, part in other:
         return f"question {key}: {part} is {theirs[key][part]!r} and {ours[key][part]!r}. {advice}"
     return None

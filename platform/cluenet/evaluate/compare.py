@@ -18,7 +18,7 @@ from cluenet.evaluate.arms import Arm, read_arms
 from cluenet.evaluate.reliability import is_yes_no
 from cluenet.evaluate.samples import Sample
 from cluenet.metrics.arms import RESAMPLES, Comparison, compare_arms
-from cluenet.metrics.hallucination import pair_of, pairs_of
+from cluenet.metrics.hallucination import pairs_of
 from cluenet.metrics.inference import holm
 
 ALL = "all types"
@@ -108,7 +108,7 @@ def _parts(known: Sequence[str], samples: Mapping[str, Sample]) -> Iterator[tupl
     for kind in kinds if len(kinds) > 1 else ():
         yield kind, [[key] for key in known if samples[key]["type"] == kind]
     asked = [key for key in known if is_yes_no(samples[key])]
-    if pairs := pairs_of([pair_of(key) for key in asked]):
+    if pairs := pairs_of([samples[key]["meta"].get("pair") for key in asked]):
         yield PAIRS, [[asked[place] for place in members] for members in pairs]
 
 

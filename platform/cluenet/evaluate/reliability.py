@@ -13,7 +13,7 @@ from typing import Any
 
 from cluenet.evaluate.samples import Sample
 from cluenet.metrics.calibration import calibration
-from cluenet.metrics.hallucination import YesNo, hallucination, pair_of
+from cluenet.metrics.hallucination import YesNo, hallucination
 
 NO_OPTIONS = "no question of this test set has options and a known answer"
 NO_YES_NO = "no question of this test set has the options yes and no and a known answer"
@@ -54,4 +54,4 @@ def is_yes_no(sample: Sample) -> bool:
 
 def yes_no(sample: Sample) -> YesNo:
     says, right = (sample["options"][sample[key]].casefold() == "yes" for key in ("prediction", "answer"))
-    return YesNo(sample["video"], pair_of(sample["id"]), says, right)
+    return YesNo(sample["video"], sample["meta"].get("pair"), says, right)

@@ -5,7 +5,6 @@ The measures of HallusionBench (Guan et al. 2024, arXiv 2310.14566) and VideoHal
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,7 +14,6 @@ import numpy as np
 from cluenet.metrics.statistics import RESAMPLES, bootstrap, intervals, ratio
 
 MEASURES = ("pair_accuracy", "yes_rate", "true_yes_rate", "yes_bias", "false_positive_rate", "false_positive_ratio")
-_PAIR = re.compile(r"^(.*-pair\d+)-[^-]*$")
 
 
 class YesNo(NamedTuple):
@@ -25,12 +23,6 @@ class YesNo(NamedTuple):
     pair: str | None
     says_yes: bool
     is_yes: bool
-
-
-def pair_of(question_id: str) -> str | None:
-    """Ids of a pair are `<name>-pair<number>-<which>`, and their common start names it: `q7-pair0-yes`, `q7-pair0-no`."""
-    match = _PAIR.match(question_id)
-    return match.group(1) if match else None
 
 
 def pairs_of(pairs_N: Sequence[str | None]) -> list[list[int]]:

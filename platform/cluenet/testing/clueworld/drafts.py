@@ -13,4 +13,4 @@ class Draft:
     answer: str
     wrong: tuple[str, ...]  # the other options
     clues: tuple[Clue, ...]  # in time order
-    suffix: str = ""  # of the id, where a type asks more than one question
+    half: str = ""  # of a pair of questions that the type asks: which one it is

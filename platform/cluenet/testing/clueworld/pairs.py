@@ -37,8 +37,8 @@ def exists_event(scene: Scene, rng: random.Random) -> Iterator[Draft]:
 
 
 def _pair(present: tuple[str, tuple[Clue, ...]], absent: tuple[str, tuple[Clue, ...]]) -> Iterator[Draft]:
-    yield Draft(present[0], "yes", ("no",), present[1], suffix="-pair0-yes")
-    yield Draft(absent[0], "no", ("yes",), absent[1], suffix="-pair0-no")
+    yield Draft(present[0], "yes", ("no",), present[1], half="yes")
+    yield Draft(absent[0], "no", ("yes",), absent[1], half="no")
 
 
 def _absent_object(scene: Scene, rng: random.Random) -> tuple[str, tuple[Clue, ...]]:

@@ -35,8 +35,8 @@ def questions_of(
     """The questions of these types that the scene allows, or `most` of them chosen at random.
 
     A type's question is the same whichever other types are asked. Ids read <scene id>-<type>, those of yes/no pairs
-    <scene id>-<type>-pair0-<answer>. Distractors are the scene's other events, and the scene's state facts
-    (`facts.state_facts`), which are many: each stands in the first question only that it does not help.
+    <scene id>-<type>-pair0-<answer>, with the pair's name in `meta`. Distractors are the scene's other events, and the
+    scene's state facts (`facts.state_facts`), which are many: each stands in the first question only that it does not help.
     """
     events = [event_fact(scene, k) for k in range(len(scene.events))]
     examples = []
@@ -70,8 +70,9 @@ def _example(
     options = [draft.answer, *draft.wrong]
     rng.shuffle(options)
     used = {clue.text for clue in draft.clues}
+    name = f"{scene_id}-{kind}-pair0" if draft.half else f"{scene_id}-{kind}"
     return Example(
-        id=f"{scene_id}-{kind}{draft.suffix}",
+        id=f"{name}-{draft.half}" if draft.half else name,
         dataset="clueworld",
         video=video,
         question=draft.question,
@@ -81,6 +82,7 @@ def _example(
         clues=draft.clues,
         distractors=tuple(fact for fact in events if fact.text not in used),
         chain=" . ".join([*(clue.text for clue in draft.clues), f"so {draft.answer} ."]),
+        meta={"pair": name} if draft.half else {},
     )
 
 

@@ -4,6 +4,7 @@
     train.jsonl                         a question per line, as ms-swift and LLaMA-Factory write video conversations:
         {"id", "messages": [{"role": "user", "content": "<video>\\n<question>\\n(A) ..."},
                             {"role": "assistant", "content": "(B) ..."}], "videos": [<path>], "type", "options", "answer"}
+        and "pair" of a question that is one of a pair
     train.clues.jsonl                   {"id", "clues", "distractors", "chain"} per question, for the clue source `file`
     train.manifest.json                 what was written, and the address of its settings; written last
 
@@ -177,6 +178,7 @@ def _message_row(folder: Path, example: Example) -> dict[str, Any]:
         "type": example.type,
         "options": list(example.options),
         "answer": example.answer,
+        **example.meta,
     }
 
 
