@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -147,6 +147,11 @@ class Example:
         """The right answer as words, whichever way it is stored."""
         return self.options[self.answer] if isinstance(self.answer, int) else self.answer
 
+    def with_options_in(self, order: Sequence[int]) -> Example:
+        """The same question with its options in another order: `order[i]` is the index here of the option that is i-th there."""
+        answer = order.index(self.answer) if isinstance(self.answer, int) else self.answer
+        return replace(self, options=tuple(self.options[index] for index in order), answer=answer)
+
     def with_clues(
         self, clues: tuple[Clue, ...] | None, chain: str | None, distractors: tuple[Clue, ...] = ()
     ) -> Example:
@@ -244,13 +249,15 @@ class PredictedClue:
 @dataclass(frozen=True)
 class Answer:
     """What the model answers to one example, and why. Log-probabilities are normalised over the options. `chain`: the
-    reasoning that it wrote before, None where it writes none."""
+    reasoning that it wrote before, None where it writes none. `reply`: the answer that it wrote, None where its options were
+    scored; `prediction` is then the most probable option all the same, and the text of an open question."""
 
     example_id: str
     prediction: int | str
     option_logprobs: tuple[float, ...]
     clues: tuple[PredictedClue, ...] = ()
     chain: str | None = None
+    reply: str | None = None
 
     @property
     def option_probabilities(self) -> tuple[float, ...]:

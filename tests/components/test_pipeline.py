@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from cluenet.config.train import Losses, Stage1, Stage2
 from cluenet.errors import DataError, RecipeError
 from cluenet.model.evidence import for_row
+from cluenet.model.generate import Writing
 from cluenet.records import VideoRef
 from helpers.models import COLOURS, clip, example, tiny_model
 
@@ -364,3 +365,20 @@ def test_truth_share_follows_an_inverse_sigmoid():
 def test_truth_share_without_own_clues_is_refused():
     with pytest.raises(ValidationError, match="truth_share"):
         Stage1(steps=1, truth_share=(0.5, 0.5))
+
+
+@pytest.mark.parametrize("scoring", ["letters", "likelihood"])
+def test_questions_with_options_can_be_answered_by_writing_and_are_scored_all_the_same(scoring, monkeypatch):
+    model = tiny_model(reasoner={"name": "evidence", "scoring": scoring})
+    special, head = torch.tensor(list(model.vlm.tokenizer.added_tokens_decoder)), model.vlm.head
+    monkeypatch.setattr(model.vlm, "head", lambda states: head(states).index_fill(-1, special, -1e9))
+    rows = [(clip(0), [example(0), example(1, options=(), answer=None)]), (clip(1), [example(2)])]
+    batch = model.collate(rows, seed=0, shuffle_options=False)
+    scored = model.predict(batch)
+    written = model.predict_rows(batch, ("own",), writing=Writing(every=True, most_tokens=5))["own"]
+    assert [answer.reply is None for answer in scored] == [True, False, True]
+    assert [replace(answer, reply=None) for answer in (written[0], written[2])] == [scored[0], scored[2]]
+    for answer, row in zip(written, [(rows[0][0], [q]) for q in rows[0][1]] + [rows[1]]):
+        alone = model.collate([row], seed=0, shuffle_options=False)
+        assert 1 <= len(model.vlm.ids(answer.reply)) <= 5
+        assert model.predict_rows(alone, ("own",), writing=Writing(True, 5))["own"][0].reply == answer.reply

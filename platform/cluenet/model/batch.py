@@ -191,6 +191,4 @@ def _text_starts(prefix: PrefixBatch) -> list[int]:
 def _shuffled(example: Example, rng: random.Random) -> Example:
     order = list(range(len(example.options)))
     rng.shuffle(order)
-    options = tuple(example.options[i] for i in order)
-    gold = order.index(example.answer) if isinstance(example.answer, int) else example.answer
-    return replace(example, options=options, answer=gold)
+    return example.with_options_in(order)

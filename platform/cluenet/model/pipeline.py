@@ -17,7 +17,7 @@ from cluenet.model.batch import Batch, Collator, PrefixBatch
 from cluenet.model.chains import with_written_chains
 from cluenet.model.clues import ClueStates, confidence_of, group_mean
 from cluenet.model.evidence import ClueRow, Evidence
-from cluenet.model.generate import open_answers
+from cluenet.model.generate import Writing, replies
 from cluenet.model.losses import option_logprobs
 from cluenet.model.objective import objective
 from cluenet.model.packing import pick, place
@@ -136,24 +136,26 @@ class ClueNet(nn.Module):
     def reason(self, batch: Batch, prefix: Prefix | None, clues_BQKWD: Tensor) -> Tensor:
         """[B, L, D] states of the answer pass, which reads these clues."""
         rows = batch.answer.packed
-        embeds = self._answer_inputs(batch, clues_BQKWD)
-        return self.vlm.text_pass(embeds, rows.positions_BL, rows.allowed_BLL, prefix=self._seen(prefix))
+        embeds = self.answer_inputs(batch, clues_BQKWD)
+        return self.vlm.text_pass(embeds, rows.positions_BL, rows.allowed_BLL, prefix=self.seen(prefix))
 
     def reasoned(self, batch: Batch, prefix: Prefix | None, clues_BQKWD: Tensor) -> tuple[Batch, Tensor]:
         """The batch and the states of its answer pass [B, L, D]. At inference a model with `generate_chain` first writes,
         from these clues, the chains that the returned batch holds; in training they are the labelled ones."""
         if self.reasoner.config.generate_chain and not self.training:
-            inputs = self._answer_inputs(batch, clues_BQKWD)
-            batch = with_written_chains(self, batch, self._seen(prefix), inputs)
+            inputs = self.answer_inputs(batch, clues_BQKWD)
+            batch = with_written_chains(self, batch, self.seen(prefix), inputs)
         return batch, self.reason(batch, prefix, clues_BQKWD)
 
-    def _answer_inputs(self, batch: Batch, clues_BQKWD: Tensor) -> Tensor:
+    def answer_inputs(self, batch: Batch, clues_BQKWD: Tensor) -> Tensor:
+        """[B, L, D] embeddings of the answer pass's tokens, clues in place."""
         embeds = F.embedding(batch.answer.packed.ids_BL, self.vlm.embeddings_VD)
         if not self.slots:
             return embeds
         return place(embeds, batch.answer.clue_index_BQKW, clues_BQKWD.to(embeds.dtype), batch.valid_BQ)
 
-    def _seen(self, prefix: Prefix | None) -> Prefix | None:
+    def seen(self, prefix: Prefix | None) -> Prefix | None:
+        """What of the video the answer pass sees."""
         return prefix if self.reasoner.sees_video else None
 
     def scores(self, batch: Batch, hidden_BLD: Tensor) -> Tensor:
@@ -179,16 +181,18 @@ class ClueNet(nn.Module):
         return self.predict_rows(batch, (clues,), seed=seed)[clues]
 
     def predict_rows(
-        self, batch: Batch, rows: Sequence[ClueRow], *, seed: int = 0, look: Look | None = None
-    ) -> dict[ClueRow, list[Answer]]:
+        self, batch: Batch, rows: Sequence[ClueRow], *, seed: int = 0, look: Look | None = None, writing: Writing | None = None
+    ) -> dict[ClueRow, list[Answer]]:  # fmt: skip
         """Answers with several kinds of clues (`evidence.for_row`), the video being looked at once for all of them.
 
-        `look`: what `self.look(batch)` returned, where it is needed for more than these rows.
+        `look`: what `self.look(batch)` returned, where it is needed for more than these rows. `writing`: which questions are
+        answered by writing; by default the open ones.
         """
         with self.inference():
-            look = look or self.see(batch)
+            look, how = look or self.see(batch), writing or Writing()
             return {
-                row: self._answers(batch, look.prefix, evidence.for_row(self, row, batch, look, seed)) for row in rows
+                row: self._answers(batch, look.prefix, evidence.for_row(self, row, batch, look, seed), how)
+                for row in rows
             }
 
     @contextmanager
@@ -222,9 +226,9 @@ class ClueNet(nn.Module):
         with self.inference():
             return self.option_logprobs(*self.reasoned(batch, prefix, clues_BQKWD))
 
-    def _answers(self, batch: Batch, prefix: Prefix | None, read: Evidence) -> list[Answer]:
+    def _answers(self, batch: Batch, prefix: Prefix | None, read: Evidence, writing: Writing) -> list[Answer]:
         batch, hidden = self.reasoned(batch, prefix, read.embeds_BQKWD)
-        texts = open_answers(self, batch, self._seen(prefix), self._answer_inputs(batch, read.embeds_BQKWD))
+        texts = replies(self, batch, self.seen(prefix), self.answer_inputs(batch, read.embeds_BQKWD), writing)
         return answers_of(self, batch, read, self.option_logprobs(batch, hidden), texts)
 
     # -------------------------------------------------------------------------------- description

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def answers_of(
     model: ClueNet, batch: Batch, evidence: Evidence, logprobs_BQA: Tensor, texts: Mapping[tuple[int, int], str]
 ) -> list[Answer]:
-    """One `Answer` per example, in the order of `batch.examples`. `texts`: answers of questions without options."""
+    """One `Answer` per example, in the order of `batch.examples`. `texts`: of the questions that were answered by writing."""
     return [
         Answer(
             example_id=example.id,
@@ -29,6 +29,7 @@ def answers_of(
             option_logprobs=tuple(logprobs_BQA[b, q, : len(example.options)].tolist()),
             clues=_clues(model, evidence, b, q, batch.grids[b]),
             chain=_chain(model, batch, b, q),
+            reply=texts.get((b, q)),
         )
         for b, clip in enumerate(batch.clips)
         for q, example in enumerate(clip)
