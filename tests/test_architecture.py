@@ -27,7 +27,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("plugins", "problems", "recipe", "fingerprint", "listing", "reference"), 2),
     **dict.fromkeys(("model", "metrics", "decoding", "isolation", "prepared", "planning", "ask", "testing"), 3),
     **dict.fromkeys(("ray_data",), 4),
-    **dict.fromkeys(("data", "train", "evaluate", "report", "cluster", "pretrain"), 5),
+    **dict.fromkeys(("data", "train", "evaluate", "report", "serve", "cluster", "pretrain"), 5),
     **dict.fromkeys(("run", "summary", "cli", "__main__"), 6),
 }
 RAY_FROM_LAYER = 4

@@ -14,6 +14,7 @@ from cluenet.config.base import Section
 from cluenet.config.data import DataSection
 from cluenet.config.evaluate import EvaluateSection
 from cluenet.config.model import ModelSection
+from cluenet.config.serve import ServeSection
 from cluenet.config.train import TrainSection
 from cluenet.errors import Problem, RecipeError
 from cluenet.plugins import load_components
@@ -35,6 +36,7 @@ class Recipe(Section):
     model: ModelSection = Field(default_factory=ModelSection, description="Backbone and components.")
     train: TrainSection = Field(default_factory=TrainSection, description="Optimisation.")
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection, description="Scoring.")
+    serve: ServeSection = Field(default_factory=ServeSection, description="The endpoint.")
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting with its value; `Recipe.from_dict` is the inverse."""

@@ -44,6 +44,8 @@ OTHER_VALUE: dict[str, Any] = {
     "model.clue_extractor.matching": "hungarian", "train.stage1.gate_lr": 0.01, "train.stage2.gate_lr": 0.01,
     "model.clue_extractor.bottleneck": "soft", "model.clue_extractor.presence": "learned",
     "model.clue_filter.threshold": 0.5, "train.stage1.final_lr_fraction": 0.5, "train.stage2.final_lr_fraction": 0.5,
+    **dict.fromkeys((f"serve.{part}.autoscaling.min_replicas" for part in ("ingress", "decoding", "engine")), 2),
+    "serve.keys_variable": "KEYS", "serve.cors_origins": ["http://x"], "serve.allowed_roots": ["/x"],
 }  # fmt: skip
 """Where a number cannot simply be raised. None: there is no other valid value (or it needs another setting too)."""
 

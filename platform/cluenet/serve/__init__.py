@@ -1,0 +1,1 @@
+"""A trained model as an endpoint on Ray Serve."""
