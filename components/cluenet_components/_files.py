@@ -8,27 +8,29 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
-from cluenet.errors import DataError
+from cluenet.errors import DataError, MissingDataError
 from cluenet.records import content_hash
 
 NAMES_SHOWN = 10
 
 
 def existing_file(path: str | Path, setting: str) -> Path:
-    """The file, `~` expanded. Raises DataError naming the `setting` and what lies beside where the file should be."""
+    """The file, `~` expanded. Raises DataError naming the `setting` and what lies beside where it should be; where nothing is,
+    a MissingDataError."""
     found = Path(path).expanduser()
     if not found.exists():
-        raise DataError(f"{setting}: no such file: {found}. {_beside(found)}")
+        raise MissingDataError(f"{setting}: no such file: {found}. {_beside(found)}")
     if not found.is_file():
         raise DataError(f"{setting}: {found} is a folder, a file is wanted. {_listing(found)}")
     return found
 
 
 def existing_folder(path: str | Path, setting: str) -> Path:
-    """The folder, `~` expanded. Raises DataError naming the `setting` and what lies beside where it should be."""
+    """The folder, `~` expanded. Raises DataError naming the `setting` and what lies beside where it should be; where nothing
+    is, a MissingDataError."""
     found = Path(path).expanduser()
     if not found.exists():
-        raise DataError(f"{setting}: no such folder: {found}. {_beside(found)}")
+        raise MissingDataError(f"{setting}: no such folder: {found}. {_beside(found)}")
     if not found.is_dir():
         raise DataError(
             f"{setting}: {found} is a file, a folder is wanted. Give the folder it lies in: {found.parent}."

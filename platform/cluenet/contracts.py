@@ -8,7 +8,7 @@ Torch appears here only in annotations: importing this module loads neither torc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from cluenet.model.clues import ClueStates
     from cluenet.model.sight import Sight
+    from cluenet.model.vlm import VisionLanguageModel
 
 
 class Component(ABC):
@@ -54,6 +55,9 @@ class Dataset(Component):
             1.0, "stage1", gt=0, description="How often its clips are drawn, relative to their number."
         )
 
+    official_counts: ClassVar[Mapping[str, Mapping[str, int]]] = {}
+    """{split: {type: questions}} as its authors publish them, and `questions` and `videos` for totals; only what is certain."""
+
     @abstractmethod
     def rows(self) -> Iterator[Example | Quarantined]:
         """Every row of the split, in a fixed order, before `max_samples`: usable ones, and bad ones with the reason.
@@ -61,9 +65,19 @@ class Dataset(Component):
         Raises DataError (file, what is wrong, next step) when the dataset as a whole cannot be read.
         """
 
+    def described(self) -> Iterator[Example | Quarantined]:
+        """The same rows for `cluenet plan`, which counts them: no file is made and no video is needed."""
+        return self.rows()
+
     @abstractmethod
     def sources(self) -> list[str]:
         """What the rows depend on besides the settings, as stable text: for files, their content hash."""
+
+    @classmethod
+    def source_id(cls, video: str) -> str | None:
+        """The original that the video at this path was made from, such as `charades:QX7ZT`, the same words in every dataset
+        that uses it; None where that is not known. Sets that share an original share a video, whatever their files hold."""
+        return None
 
     @classmethod
     def measures(cls, verdicts: Sequence[Verdict]) -> list[Measure]:
@@ -167,6 +181,15 @@ class Backbone(Component):
     def sources(self) -> list[str]:
         """What the weights depend on besides the settings: a hub commit, the hash of an index file."""
         return []
+
+    def unloaded(self, examples: Sequence[Example], note: Callable[[str], None]) -> VisionLanguageModel | None:
+        """What `pretrain` will give, on torch's meta device, from config.json alone: for `cluenet plan`, which downloads and
+        loads nothing. None: its size is not known before.
+
+        examples: training questions, some of them or none. note: tells the user what had to be taken for something that is
+        not there. Raises CheckpointError when config.json is not on this machine.
+        """
+        return None
 
 
 class PretrainContext(ABC):

@@ -48,6 +48,10 @@ class DataError(CluenetError):
     """A dataset or one of its files cannot be used as a whole (single bad rows are quarantined instead)."""
 
 
+class MissingDataError(DataError):
+    """A file or folder that a dataset needs is not there."""
+
+
 class MediaError(CluenetError):
     """One video cannot be read. `reason` is a short stable word for counting, the message says the rest."""
 
