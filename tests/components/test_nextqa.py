@@ -11,7 +11,8 @@ import pytest
 
 from cluenet.errors import DataError
 from cluenet.records import Example, Quarantined, VideoRef
-from cluenet_components.datasets.nextqa import TYPES, NextQaDataset
+from cluenet_components.datasets._nextqa_rows import TYPES
+from cluenet_components.datasets.nextqa import NextQaDataset
 
 HEADER = ["video", "frame_count", "width", "height", "question", "answer", "qid", "type", "a0", "a1", "a2", "a3", "a4"]
 FIRST = dict(zip(HEADER, [
@@ -63,6 +64,7 @@ def test_official_row(home: Path) -> None:
             options=OPTIONS,
             answer=3,
             type="CW",
+            meta={"answer": 3},
         )
     ]
 
@@ -147,6 +149,8 @@ def test_bad_rows_are_quarantined_beside_good_ones(home: Path, change: dict[str,
     assert (bad.id, bad.dataset, bad.path, bad.reason) == ("0550001112_5", "nextqa", str(home / "train.csv"), reason)
     assert bad.detail.startswith("line 3: ")
     assert said in bad.detail
+    assert bad.type == (None if "type" in change else "CW"), "it counts as wrong under its type"
+    assert bad.meta == ({} if "answer" in change else {"answer": 3})
 
 
 def test_rows_of_another_length_or_without_a_key_are_quarantined_under_their_line(home: Path) -> None:
@@ -177,7 +181,7 @@ def test_missing_columns_are_listed_with_those_found(home: Path) -> None:
 
 def test_duplicate_keys_name_both_lines(home: Path) -> None:
     write(home, FIRST, FIRST | {"qid": 5}, FIRST)
-    with pytest.raises(DataError, match="lines 2 and 4 are both 0550001112_4"):
+    with pytest.raises(DataError, match="line 2 and line 4 are both 0550001112_4"):
         rows(home)
 
 
@@ -219,3 +223,61 @@ def test_sources_follow_annotations_and_map(home: Path) -> None:
     write(home, FIRST | {"answer": 1})
     changed = dataset(home).sources()
     assert (changed[0] != mapped[0], changed[1]) == (True, mapped[1])
+
+
+def as_sevila(row: dict[str, Any]) -> dict[str, Any]:
+    """As SeViLA's notebook rewrites a row of the official file."""
+    options = {f"a{i}": f"{row[f'a{i}']}." for i in range(5)}
+    place = f"0207/{row['video']}"
+    qid = f"{row['type']}_{row['video']}_{row['qid']}"
+    question = f"{row['question']}?"
+    return {"video": place, "num_option": 5, "qid": qid, **options, "answer": row["answer"], "question": question}
+
+
+def write_sevila(home: Path, *rows: dict[str, Any], name: str = "train.json") -> None:
+    (home / name).write_text(json.dumps(rows))
+
+
+def test_sevilas_json_gives_the_same_examples_as_the_official_csv(home: Path) -> None:
+    questions = [FIRST, FIRST | {"qid": 5, "type": "TP", "answer": 0}]
+    touch(home / "videos/0207/0550001112.mp4")
+    write_map(home)
+    write(home, *questions)
+    official = rows(home)
+    (home / "train.csv").unlink()
+    (home / "map_vid_vidorID.json").unlink()
+    write_sevila(home, *map(as_sevila, questions))
+    assert rows(home) == official
+    (home / "train.json").rename(home / "train.csv")
+    assert rows(home) == official, "the format is told by content, not by name"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "said"),
+    [
+        ({"qid": "0550001112_4"}, "malformed", "qid '0550001112_4' is not <type>_<video>_<number> of the video"),
+        ({"video": "0207/0550001113"}, "malformed", "of the video '0207/0550001113'"),
+        ({"answer": True}, "answer_outside_options", "answer 'True'"),
+        ({"answer": None}, "answer_outside_options", "answer ''"),
+        ({"qid": "XX_0550001112_4"}, "unknown_type", "type 'XX' is none of"),
+        ({"a3": "."}, "bad_options", "an option is empty"),
+    ],
+)
+def test_bad_rows_of_sevilas_json(home: Path, change: dict[str, Any], reason: str, said: str) -> None:
+    write_sevila(home, as_sevila(FIRST | {"qid": 7}), as_sevila(FIRST) | change)
+    _, bad = rows(home)
+    assert isinstance(bad, Quarantined)
+    assert (bad.path, bad.reason) == (str(home / "train.json"), reason)
+    assert bad.detail.startswith("item 2: ")
+    assert said in bad.detail
+
+
+def test_two_files_of_one_split_or_a_truncated_one_are_errors(home: Path) -> None:
+    write(home, FIRST)
+    write_sevila(home, as_sevila(FIRST))
+    with pytest.raises(DataError, match=r"train.csv and train.json, which may differ. Keep one of them"):
+        rows(home)
+    (home / "train.csv").unlink()
+    (home / "train.json").write_text((home / "train.json").read_text()[:-20])
+    with pytest.raises(DataError, match=r"train.json: starts as a JSON list but is not valid JSON"):
+        rows(home)

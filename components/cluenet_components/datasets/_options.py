@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
+from cluenet_components.datasets._rows import BadRowError
+
 LETTERS = ascii_uppercase
 _STYLES = (r"\(([A-Z])\)[ \t]*", *(rf"([A-Z]){sign}(?:[ \t]+|(?=\n)|$)" for sign in (r"\.", r"\)", ":")))
 _MARKERS = tuple(re.compile(rf"(?<!\S){style}") for style in _STYLES)
@@ -80,6 +82,19 @@ def answer_index(answer: object, options: Sequence[str]) -> int:
     raise ValueError(
         f"answer {answer!r:.200} {wrong}. Allowed: an index 0..{len(options) - 1}, a letter, or a text of {lettered}"
     )
+
+
+def index_of_text(answer: str, options: Sequence[str]) -> int:
+    """The one option that reads exactly like the answer, for sets that store the answer as text.
+
+    Raises BadRowError: answer_outside_options where there is none, ambiguous_answer where there are several.
+    """
+    found = [index for index, option in enumerate(options) if option == answer]
+    if not found:
+        raise BadRowError("answer_outside_options", f"answer {answer!r:.200} is none of the options {list(options)}")
+    if len(found) > 1:
+        raise BadRowError("ambiguous_answer", f"answer {answer!r:.200} is options {found} alike")
+    return found[0]
 
 
 def _meant(answer: str, options: Sequence[str]) -> set[int]:

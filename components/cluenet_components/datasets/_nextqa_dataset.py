@@ -1,0 +1,97 @@
+"""What NExT-QA and NExT-GQA have in common: rows of five options about VidOR's videos, with the keys `<video>_<qid>`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from cluenet.contracts import Dataset
+from cluenet.errors import DataError
+from cluenet.records import Example, Quarantined
+from cluenet_components._files import source_of
+from cluenet_components.datasets._nextqa_rows import PLACE, check, key_of, options_of, question_of, type_of
+from cluenet_components.datasets._rows import BadRowError, Row, claim
+from cluenet_components.datasets._vidor import MAP_NAME, VidorVideos, map_file_of
+
+
+class NextQaFamily(Dataset):
+    """`_files`: what the rows come from, the questions first; `_rows` reads the questions."""
+
+    class Config(Dataset.Config):
+        split: Literal["train", "val", "validation", "test"] = Field(
+            "train", description="Which split to use; validation is another word for val."
+        )
+        folder: str = Field(..., min_length=1, description="Folder with the annotation files of all splits.")
+        videos: str = Field(..., min_length=1, description="Folder of the videos, in VidOR's subfolders or flat.")
+        map_file: str | None = Field(
+            None, min_length=1, description=f"Video id to VidOR path; null: {MAP_NAME} of either folder, if there."
+        )
+        fps: float | None = Field(None, gt=0, description="Frames per second of videos kept as folders of frames.")
+
+    config: Config
+
+    def rows(self) -> Iterator[Example | Quarantined]:
+        videos = VidorVideos(self.name, self.config.videos, self._map_file(), self.config.fps)
+        seen: dict[str, str] = {}
+        for row in self._rows():
+            claim(key_of(row), row, seen)
+            try:
+                yield self._example(row, videos)
+            except BadRowError as bad:
+                yield self._quarantined(row, bad)
+        if not seen:
+            raise DataError(f"{self._files()[0]}: empty dataset: a header and no rows. Download the file again.")
+
+    def sources(self) -> list[str]:
+        map_file = self._map_file()
+        return [source_of(file) for file in (*self._files(), *([map_file] if map_file else []))]
+
+    @property
+    def _split(self) -> str:
+        return {"validation": "val"}.get(self.config.split, self.config.split)
+
+    @abstractmethod
+    def _files(self) -> list[Path]: ...
+
+    @abstractmethod
+    def _rows(self) -> Iterator[Row]: ...
+
+    @abstractmethod
+    def _answer(self, row: Row) -> int:
+        """Index of the right option. Raises BadRowError."""
+
+    def _labels(self, row: Row) -> dict[str, Any]:
+        """What the metric needs besides, for `meta`. Raises BadRowError."""
+        return {}
+
+    def _map_file(self) -> Path | None:
+        return map_file_of(f"{self.name}.map_file", self.config.map_file, self.config.folder, self.config.videos)
+
+    def _example(self, row: Row, videos: VidorVideos) -> Example:
+        check(row)
+        answer = self._answer(row)
+        return Example(
+            id=key_of(row),
+            dataset=self.name,
+            video=videos.ref(row.value["video"], row.value.get(PLACE, "")),
+            question=question_of(row.value),
+            options=options_of(row.value),
+            answer=answer,
+            type=row.value["type"],
+            meta={"answer": answer, **self._labels(row)},
+        )
+
+    def _quarantined(self, row: Row, bad: BadRowError) -> Quarantined:
+        """With all that is known of the row, so that it counts as wrong where it belongs."""
+        meta: dict[str, Any] = {}
+        for part in (lambda: {"answer": self._answer(row)}, lambda: self._labels(row)):
+            try:
+                meta |= part()
+            except BadRowError:
+                continue
+        detail = f"{row.where}: {bad.detail}"
+        return Quarantined(key_of(row), self.name, str(row.file), bad.reason, detail, type=type_of(row), meta=meta)
