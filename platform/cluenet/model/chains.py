@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cluenet.model.generate import until_end, written
+from cluenet.model.generate import written
 from cluenet.model.vlm import Prefix
 
 if TYPE_CHECKING:
@@ -20,10 +20,12 @@ MOST_CHAIN_TOKENS = 64
 
 def with_written_chains(model: ClueNet, batch: Batch, prefix: Prefix | None, embeds_BLD: Tensor) -> Batch:
     """The batch with the model's own chains before its answers. `embeds_BLD`: the answer pass's inputs, clues in place."""
-    tokens = written(
-        model, batch, prefix, embeds_BLD, batch.answer.chain_index_BQ, wanted_BQ=batch.valid_BQ, most=MOST_CHAIN_TOKENS
+    asked = [(b, q) for b, clip in enumerate(batch.clips) for q in range(len(clip))]
+    after_BQ = batch.answer.chain_index_BQ
+    chains = written(model, batch, prefix, embeds_BLD, after_BQ, asked, most=MOST_CHAIN_TOKENS)
+    return model.collator.with_chains(
+        batch, [[chains[b, q] for q in range(len(clip))] for b, clip in enumerate(batch.clips)]
     )
-    return model.collator.with_chains(batch, until_end(model, batch, tokens))
 
 
 def chain_logprob(model: ClueNet, batch: Batch, hidden_BLD: Tensor) -> Tensor:

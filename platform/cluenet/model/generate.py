@@ -1,17 +1,15 @@
-"""What the model writes: the most probable token, again and again (greedy decoding)."""
+"""What the model writes to a batch of questions, greedily (see `writing`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from cluenet.model.packing import pick
-from cluenet.model.vlm import Prefix, with_prefix
+from cluenet.model.vlm import Prefix
+from cluenet.model.writing import Text, Writer
 
 if TYPE_CHECKING:
     from cluenet.model.answer_rows import TokenIds
@@ -29,51 +27,27 @@ class Writing:
 
 def replies(
     model: ClueNet, batch: Batch, prefix: Prefix | None, embeds_BLD: Tensor, writing: Writing
-) -> Mapping[tuple[int, int], str]:
+) -> dict[tuple[int, int], str]:
     """Text for every question (b, q) that is answered by writing; `embeds_BLD`: the answer pass's inputs, clues in place."""
     asked = [
         (b, q) for b, clip in enumerate(batch.clips) for q, example in enumerate(clip) if writing.every or not example.options
     ]  # fmt: skip
+    tokens = written(model, batch, prefix, embeds_BLD, batch.answer.answer_index_BQ, asked, most=writing.most_tokens)
+    return {place: model.vlm.tokenizer.decode(ids, skip_special_tokens=True).strip() for place, ids in tokens.items()}
+
+
+def written(
+    model: ClueNet, batch: Batch, prefix: Prefix | None, embeds_BLD: Tensor, after_BQ: Tensor,
+    asked: Collection[tuple[int, int]], *, most: int,
+) -> dict[tuple[int, int], TokenIds]:  # fmt: skip
+    """Token ids, without the end, of what the model writes after column `after_BQ` of the answer pass for the questions
+    `asked` (b, q), all of them side by side; cut after `most` tokens. `embeds_BLD`: the answer pass's inputs."""
     if not asked:
         return {}
-    wanted_BQ = torch.zeros_like(batch.valid_BQ)
-    wanted_BQ[tuple(torch.tensor(asked).T)] = True
-    tokens = written(
-        model, batch, prefix, embeds_BLD, batch.answer.answer_index_BQ, wanted_BQ=wanted_BQ, most=writing.most_tokens
-    )
-    decode = model.vlm.tokenizer.decode
-    ended = until_end(model, batch, tokens)
-    return {(b, q): decode(ended[b][q], skip_special_tokens=True).strip() for b, q in asked}
-
-
-@torch.no_grad()
-def written(
-    model: ClueNet, batch: Batch, prefix: Prefix | None, embeds_BLD: Tensor, after_BQ: Tensor, *, wanted_BQ: Tensor, most: int
-) -> Tensor:  # fmt: skip
-    """[B, Q, T] the most probable token after column `after_BQ` of the answer pass, again and again, until every wanted
-    question's text has ended, or has `most` tokens. `embeds_BLD`: the answer pass's inputs.
-
-    One pass per token for all questions together: each adds one column to the cache, which its own question alone sees.
-    """
-    rows, vlm = batch.answer.packed, model.vlm
-    cache, seen_BLC = vlm.cache(prefix), with_prefix(rows.allowed_BLL, prefix)
-    hidden = pick(vlm.cached_pass(embeds_BLD, rows.positions_BL, seen_BLC, cache), after_BQ)
-    seen_BQC, position_BQ = pick(seen_BLC, after_BQ), rows.positions_BL.gather(1, after_BQ)
-    own_BQQ = torch.eye(after_BQ.shape[1], dtype=torch.bool, device=after_BQ.device).expand(len(after_BQ), -1, -1)
-    ended_BQ, tokens = ~wanted_BQ, []
-    while True:
-        tokens.append(vlm.head(hidden).argmax(-1))
-        ended_BQ = ended_BQ | (tokens[-1] == vlm.tokenizer.eos_token_id)
-        if len(tokens) == most or bool(ended_BQ.all()):
-            return torch.stack(tokens, dim=-1)
-        seen_BQC, position_BQ = torch.cat([seen_BQC, own_BQQ], dim=-1), position_BQ + 1
-        hidden = vlm.cached_pass(F.embedding(tokens[-1], vlm.embeddings_VD), position_BQ, seen_BQC, cache)
-
-
-def until_end(model: ClueNet, batch: Batch, tokens_BQT: Tensor) -> list[list[TokenIds]]:
-    """Token ids of every question, without the end and what was written after it."""
-    end = model.vlm.tokenizer.eos_token_id
-    return [
-        [ids[: ids.index(end)] if end in ids else ids for ids in row[: len(clip)]]
-        for row, clip in zip(tokens_BQT.tolist(), batch.clips)
-    ]
+    places = range(after_BQ.shape[1])
+    texts = [
+        [Text((b, q), most) if (b, q) in asked else None for q in places] for b in range(len(after_BQ))
+    ]  # fmt: skip
+    writer = Writer(model.vlm)
+    ended = writer.begin(batch.answer.packed, embeds_BLD, prefix, after_BQ, texts) + writer.to_end()
+    return {text.name: text.tokens for text in ended}
