@@ -2,7 +2,7 @@
 
 benchmark  {all, answered}: the dataset's measures, each {value, stderr, low, high, n}; `all` counts what got no answer
            as wrong, `answered` leaves it out, so that a missing video never changes a score silently. Null, with a note,
-           for a dataset without metrics of its own
+           for a dataset without metrics of its own and for a split without public answers; its result files have all rows
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from cluenet.evaluate.samples import Sample
 from cluenet.metrics.benchmarks import measured
 from cluenet.verdicts import Verdict
 
-NO_METRICS = "this dataset has no metrics besides accuracy by type"
+NO_METRICS = "this dataset has no metrics besides accuracy by type, or no public answers to measure by"
 
 
 def verdicts_of(samples: Sequence[Sample], lost: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Of every row with a known answer, in the order of their ids. `lost`: rows of quarantine.jsonl."""
-    asked = [_asked(sample) for sample in samples if sample["answer"] is not None]
-    return sorted([*asked, *map(_lost, lost)], key=lambda one: one.id)
+    """Of every row, in the order of their ids. `lost`: rows of quarantine.jsonl."""
+    return sorted([*map(_asked, samples), *map(_lost, lost)], key=lambda one: one.id)
 
 
 def _asked(sample: Sample) -> Verdict:
@@ -45,9 +44,12 @@ def _span(sample: Sample) -> tuple[float, float] | None:
 
 
 def benchmark(dataset: type[Dataset], verdicts: Sequence[Verdict], resamples: int) -> dict[str, Any] | None:
-    """The block `benchmark`, None where the dataset has no metrics of its own."""
-    answered = [one for one in verdicts if one.prediction is not None]
-    blocks = {"all": dataset.measures(verdicts), "answered": dataset.measures(answered)}
+    """The block `benchmark`, None where the dataset has no metrics of its own or no answer is known."""
+    known = [one for one in verdicts if one.answer is not None or not one.asked]
+    if not any(one.asked for one in known):
+        return None
+    answered = [one for one in known if one.prediction is not None]
+    blocks = {"all": dataset.measures(known), "answered": dataset.measures(answered)}
     if not blocks["all"]:
         return None
     return {name: measured(measures, resamples=resamples) for name, measures in blocks.items()}
