@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from cluenet.config.choice import Choice
 from cluenet.config.train import STAGE_STEP
 from cluenet.listing import components
 from cluenet.recipe import Recipe
@@ -51,6 +52,19 @@ def _settings(model: type[BaseModel], prefix: str = "", step: str | None = None)
             yield from _settings(annotation, f"{path}.", STAGE_STEP.get(annotation, own))
         else:
             yield f"`{path}`", _shown(field), field.description or "", own or "of the component"
+            for choice in (mark for mark in field.metadata if isinstance(mark, Choice)):
+                yield from _options(choice, path, own or "")
+
+
+def _options(choice: Choice, path: str, step: str) -> Iterator[tuple[str, str, str, str]]:
+    """What each of the sections of a choice can be told; one row for what several of them share."""
+    owners: dict[tuple[str, str, str, str], list[str]] = {}
+    for name, section in choice.sections.items():
+        for row in _settings(section, f"{path}.", step):
+            owners.setdefault(row, []).append(f"`{name}`")
+    for (setting, default, what, affects), names in owners.items():
+        if not setting.endswith(".name`"):
+            yield f"{setting}, with {' or '.join(names)}", default, what, affects
 
 
 def _is_component(annotation: type[BaseModel]) -> bool:

@@ -27,6 +27,7 @@ DATASETS = ("data.train", "data.validation", "data.test")
 OTHER_COMPONENT = {
     "reader": "pyav", "fallback_reader": "decord", "sampler": "fps", "clue_source": {"name": "file", "path": "c.jsonl"},
     "backbone": {"name": "hf_vlm", "path": "b"}, "clue_extractor": "none", "clue_filter": "top_k", "reasoner": "direct",
+    "tuning": "lora",
 }  # fmt: skip
 OTHER_VALUE: dict[str, Any] = {
     "train.stage1.accumulate": 2, "train.stage2.accumulate": 2, "data.reader.strategy": "scan", "data.fallback_reader.strategy": "scan", "data.codec": "jpeg95", "data.size.max_pixels": None, "train.strategy": None, "train.precision": "bf16",
@@ -41,7 +42,7 @@ OTHER_VALUE: dict[str, Any] = {
     "model.clue_filter.gate": "soft", "train.stage1.filter_loss.utility": "mean", "train.stage2.filter_loss.utility": "mean",
     "train.stage1.filter_loss.source": None, "train.stage2.filter_loss.source": "offline",
     "train.stage1.filter_loss.ranking": None, "train.stage2.filter_loss.ranking": None,
-    "model.clue_extractor.matching": "hungarian", "train.stage1.gate_lr": 0.01, "train.stage2.gate_lr": 0.01,
+    "model.clue_extractor.matching": "hungarian", **{f"train.stage{n}.lrs.{group}": 0.01 for n in (1, 2) for group in ("gate", "clues", "projector", "vision")},
     "model.clue_extractor.bottleneck": "soft", "model.clue_extractor.presence": "learned",
     "model.clue_filter.threshold": 0.5, "train.stage1.final_lr_fraction": 0.5, "train.stage2.final_lr_fraction": 0.5,
     **dict.fromkeys((f"serve.{part}.autoscaling.min_replicas" for part in ("ingress", "decoding", "engine")), 2),

@@ -154,23 +154,29 @@ def test_with_muon_each_part_has_its_own_learning_rate():
     assert [p is net.linear.weight for p in muon.param_groups[0]["params"]] == [True]
 
 
-@pytest.mark.parametrize("gate_lr", [None, 0.2])
 @pytest.mark.parametrize("matrices", [False, True])
-def test_a_gate_may_have_a_learning_rate_of_its_own(gate_lr, matrices):
-    net, gate = Net(), nn.Linear(2, 1)
-    chosen = [net.linear.weight] if matrices else []
-    parameters = [*net.parameters(), *gate.parameters()]
-    optimizers = Optimizers(parameters, chosen, list(gate.parameters()), lr=0.02, adamw_lr=0.001, gate_lr=gate_lr)
+def test_groups_may_have_learning_rates_of_their_own(matrices):
+    """A matrix with a rate of its own leaves Muon; two groups of one rate do not lose each other."""
+    net, gate, tower = Net(), nn.Linear(2, 1), nn.Linear(3, 2)
+    chosen = [net.linear.weight, tower.weight] if matrices else []
+    parameters = [*net.parameters(), *gate.parameters(), *tower.parameters()]
+    optimizers = Optimizers(
+        parameters, chosen, [(list(gate.parameters()), 0.2), (list(tower.parameters()), 0.2)], lr=0.02,
+        adamw_lr=0.001 if matrices else None,
+    )  # fmt: skip
     for parameter in parameters:
         parameter.grad = torch.ones_like(parameter)
     optimizers.update(factor=0.5)
-    lrs = {
-        id(p): group["lr"] for optimizer in optimizers.all for group in optimizer.param_groups for p in group["params"]
-    }
-    others = 0.001 if matrices else 0.02
-    assert {lrs[id(p)] for p in gate.parameters()} == {(gate_lr or others) / 2}
-    assert lrs[id(net.embedding.weight)] == others / 2
-    assert len(lrs) == len(parameters)
+    found = {
+        id(p): (type(optimizer).__name__, group["lr"], group["weight_decay"])
+        for optimizer in optimizers.all for group in optimizer.param_groups for p in group["params"]
+    }  # fmt: skip
+    for part in (gate, tower):
+        assert found[id(part.weight)] == ("AdamW", 0.1, 0.01)
+        assert found[id(part.bias)] == ("AdamW", 0.1, 0.0)
+    assert found[id(net.linear.weight)] == (("Muon", 0.01, 0.01) if matrices else ("AdamW", 0.01, 0.01))
+    assert found[id(net.embedding.weight)][:2] == ("AdamW", 0.0005 if matrices else 0.01)
+    assert len(found) == len(parameters) == sum(len(g["params"]) for o in optimizers.all for g in o.param_groups)
 
 
 def test_only_matrices_to_train_is_possible():

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from cluenet.config.base import Section
+from cluenet.config.tuning import LearningRates, Tuning
 from cluenet.steps import Step, setting
 
 SIGMOID_STEEPNESS = 12.0
@@ -113,10 +114,9 @@ class Stage(Section):
     )
     lr: float = Field(1e-5, gt=0, description="Peak learning rate of the optimizer named above.")
     adamw_lr: float = Field(1.5e-3, gt=0, description="With muon: peak learning rate of the AdamW part.")
-    gate_lr: float | None = Field(
-        None,
-        gt=0,
-        description="Peak learning rate of the filter's gate, by AdamW; null: that of AdamW's other parameters.",
+    lrs: LearningRates = Field(
+        default_factory=lambda: LearningRates(),
+        description="Peak learning rates of groups of weights, by AdamW; null: the stage's own.",
     )
     betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's moment decays.")
     weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay.")
@@ -217,6 +217,15 @@ class TrainSection(Section):
     resources: Resources = Field(default_factory=Resources, description="What one worker gets.")
     strategy: Literal["ddp"] = setting("ddp", "none", description="How workers share the model.")
     precision: Literal["fp32", "bf16"] = setting("fp32", "stage1", description="bf16: autocast, weights stay fp32.")
+    tuning: Tuning = setting(
+        "full", "stage1", description="Which weights of the backbone are trained: full, lora, qlora."
+    )
+    gradient_checkpointing: bool = setting(
+        False,
+        "none",
+        description="Compute activations again in the backward pass instead of keeping them: less memory, more time, the same "
+        "gradients.",
+    )
     stage1: Stage1 = Field(default_factory=lambda: Stage1(), description="Decoupled supervision.")
     stage2: Stage2 = Field(default_factory=lambda: Stage2(), description="Inference supervision.")
     checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings, description="What is kept on disk.")

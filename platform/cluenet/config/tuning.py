@@ -1,4 +1,4 @@
-"""`train.tuning` — which weights of the backbone are trained. The clue parts around it always are."""
+"""`train.tuning` — which weights of the backbone are trained — and `train.<stage>.lrs`, how fast. The clue parts always are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pydantic import Field, field_validator
 
 from cluenet.config.base import Section
 from cluenet.config.choice import Choice
+
+Rate: TypeAlias = Annotated[float, Field(gt=0)] | None
 
 
 class FullTuning(Section):
@@ -60,3 +62,12 @@ class QloraTuning(LoraTuning):
 Tuning: TypeAlias = Annotated[
     FullTuning | LoraTuning | QloraTuning, Choice("tuning", FullTuning, LoraTuning, QloraTuning)
 ]
+
+
+class LearningRates(Section):
+    """Peak learning rates of groups of weights, by AdamW; null: the stage's own."""
+
+    gate: Rate = Field(None, description="Peak learning rate of the clue filter's gate.")
+    clues: Rate = Field(None, description="The same of the clue extractor and the embeddings that mark its slots.")
+    projector: Rate = Field(None, description="The same of the backbone's projector (merger).")
+    vision: Rate = Field(None, description="The same of the backbone's vision tower.")

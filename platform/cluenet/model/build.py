@@ -8,21 +8,53 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import BitsAndBytesConfig
 
 from cluenet.config.model import ModelSection
+from cluenet.config.train import TrainSection
+from cluenet.config.tuning import QloraTuning
+from cluenet.errors import Problem, RecipeError
+from cluenet.model import quantization, tuning
 from cluenet.model.pipeline import ClueNet
 from cluenet.model.vlm import VisionLanguageModel
 from cluenet.registry import ComponentConfig
 
 
-def build_model(model: ModelSection, base_folder: str | Path, *, seed: int) -> ClueNet:
-    """`base_folder`: Hugging Face layout. Raises CheckpointError when it cannot be loaded."""
-    vlm = VisionLanguageModel.load(base_folder)
+def build_model(
+    model: ModelSection, base_folder: str | Path, *, seed: int, train: TrainSection | None = None
+) -> ClueNet:
+    """`base_folder`: Hugging Face layout. `train`: how the backbone is tuned; None: nothing is frozen or adapted.
+
+    Raises CheckpointError when the folder cannot be loaded, RecipeError like `check_tuning`.
+    """
+    vlm = VisionLanguageModel.load(base_folder, quantization=_quantization(train))
     extractor = _build(model.clue_extractor, seed, width=vlm.width, layers=vlm.layers)
     runtime = {"width": vlm.width, "words": extractor.words} if model.clue_filter.component.learned else {}
     clue_filter = _build(model.clue_filter, seed, **runtime)
+    if train is not None:
+        _seed("tuning", seed)
+        tuning.tune(vlm, train.tuning)
+        if train.gradient_checkpointing:
+            tuning.recompute_activations(vlm)
     _seed("pipeline", seed)
     return ClueNet(vlm, extractor, clue_filter, model.reasoner.build())
+
+
+def check_tuning(train: TrainSection, base_folder: str | Path, *, file: str) -> None:
+    """Whether the base can be tuned as the `train:` section of recipe `file` says; its weights are not read.
+
+    Raises RecipeError where adapters find no layer, or where QLoRA's library is not installed.
+    """
+    _quantization(train, file=file)
+    tuning.check_targets(train.tuning, base_folder, file=file)
+
+
+def _quantization(train: TrainSection | None, *, file: str = "recipe") -> BitsAndBytesConfig | None:
+    if train is None or not isinstance(train.tuning, QloraTuning):
+        return None
+    if message := quantization.missing():
+        raise RecipeError(file, [Problem("train.tuning", f"{message}, or set it to lora")])
+    return quantization.config_of(train.tuning, bf16=train.precision == "bf16")
 
 
 def _build(config: ComponentConfig, seed: int, **runtime: Any) -> Any:

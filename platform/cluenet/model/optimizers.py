@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from cluenet.config.train import Stage
+from cluenet.model import tuning
+
+if TYPE_CHECKING:
+    from cluenet.model.pipeline import ClueNet
 
 
 class Muon(torch.optim.Optimizer):
@@ -58,33 +64,32 @@ def orthogonalise(matrices_MRC: Tensor, *, iterations: int = 5) -> Tensor:
 
 
 class Optimizers:
-    """One or two optimisers that step together. With `matrices`: Muon at `lr` for them, AdamW at `adamw_lr` for the rest;
-    without: AdamW at `lr` for everything. `gate`: parameters that AdamW moves at `gate_lr`, where that is given. 1-D
-    parameters are not decayed."""
+    """One or two optimisers that step together. With `matrices`: Muon at `lr` for them, AdamW at `adamw_lr` (None:
+    `lr`) for the rest. `apart`: groups of parameters, matrices or not, that AdamW moves at a rate of
+    their own. 1-D parameters are not decayed."""
 
     def __init__(
         self,
         parameters: Sequence[nn.Parameter],
         matrices: Sequence[nn.Parameter] = (),
-        gate: Sequence[nn.Parameter] = (),
+        apart: Sequence[tuple[Sequence[nn.Parameter], float]] = (),
         *,
         lr: float,
         adamw_lr: float | None = None,
-        gate_lr: float | None = None,
         betas: tuple[float, float] = (0.9, 0.98),
         weight_decay: float = 0.01,
         clip_norm: float = 1.0,
     ):
         self.parameters = [p for p in parameters if p.requires_grad]
         self.clip_norm = clip_norm
-        muon = {id(p) for p in matrices}
+        adamw_lr = lr if adamw_lr is None else adamw_lr
+        muon = {id(p) for p in matrices} - {id(p) for group, _ in apart for p in group}
+        rates = {id(p): rate for group, rate in apart for p in group}
         rest = [p for p in self.parameters if id(p) not in muon]
-        adamw_lr = adamw_lr if matrices and adamw_lr is not None else lr
-        apart = {id(p) for p in gate}
         groups = [
-            {"params": [p for p in rest if (p.ndim >= 2) == wide and (id(p) in apart) == own],
-             "weight_decay": weight_decay if wide else 0.0, "lr": gate_lr if own and gate_lr else adamw_lr}
-            for own in (False, True)
+            {"params": [p for p in rest if (p.ndim >= 2) == wide and rates.get(id(p), adamw_lr) == rate],
+             "weight_decay": weight_decay if wide else 0.0, "lr": rate}
+            for rate in dict.fromkeys([adamw_lr, *rates.values()])
             for wide in (True, False)
         ]  # fmt: skip
         groups = [group for group in groups if group["params"]]
@@ -121,3 +126,20 @@ def lr_factor(step: int, *, steps: int, warmup_steps: int, final_fraction: float
     warm = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, steps))))
     return warm * (final_fraction + (1 - final_fraction) * cosine)
+
+
+def optimizers_of(model: ClueNet, stage: Stage) -> Optimizers:
+    """Those of a training stage, over the trained parameters of the model. Adapters are AdamW's: Muon is for whole matrices.
+
+    Raises ValueError for a rate in `stage.lrs` of a group that has no trained parameter.
+    """
+    groups, rates = tuning.groups_of(model), stage.lrs.model_dump(exclude_none=True)
+    if empty := [name for name in rates if not groups[name]]:
+        raise ValueError(f"lrs: nothing is trained in {', '.join(empty)}")
+    adapters = {id(p) for p in tuning.adapter_parameters(model)}
+    matrices = [p for p in model.matrix_parameters() if id(p) not in adapters] if stage.optimizer == "muon" else []
+    return Optimizers(
+        list(model.parameters()), matrices, [(groups[name], rate) for name, rate in rates.items()], lr=stage.lr,
+        adamw_lr=stage.adamw_lr if stage.optimizer == "muon" else None, betas=stage.betas, weight_decay=stage.weight_decay,
+        clip_norm=stage.clip_norm,
+    )  # fmt: skip

@@ -1,16 +1,63 @@
 """Which weights of the backbone are trained (`train.tuning`): all, adapters of peft, adapters on a 4-bit base.
 
-Adapters are injected in place, so `vlm.hf` stays the model that it was, with layers of peft inside.
+Adapters are injected in place, so `vlm.hf` stays the model that it was, with layers of peft inside. The clue parts around
+the backbone always train.
 """
 
 from __future__ import annotations
 
-from torch import nn
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
 
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from cluenet.config.tuning import FullTuning, LoraTuning
+from cluenet.errors import Problem, RecipeError, suggestion
+from cluenet.model.families import FAMILIES, Family
 from cluenet.model.vlm import VisionLanguageModel
 
+PROJECTIONS = r".*\.(language_model|text_model)\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
+"""What gets an adapter by default. Names alone would not do: most families have modules of the same names in the tower."""
+PROJECTOR = r".*\.(merger|deepstack_merger_list\.\d+|multi_modal_projector|connector)"
+"""The modules between tower and language model, of all families."""
 ADAPTER_PARTS = (".lora_", ".modules_to_save.")
-"""In names of weights: what peft added to the backbone, adapters and layers that are trained whole."""
+"""In names of weights: what peft added to the backbone, adapters and modules that are trained whole."""
+
+
+def tune(vlm: VisionLanguageModel, tuning: FullTuning | LoraTuning) -> None:
+    """Freeze or adapt the backbone, in place. Raises RecipeError when `targets` matches no layer of it."""
+    if isinstance(tuning, LoraTuning):
+        with warnings.catch_warnings():  # peft asks transformers for a name that is to go
+            warnings.simplefilter("ignore", FutureWarning)
+            get_peft_model(vlm.hf, lora_config(vlm.hf, vlm.family, tuning))
+        return
+    trained = {"vision": tuning.vision, "projector": tuning.projector, "text": True}
+    for name, parameter in vlm.hf.named_parameters():
+        parameter.requires_grad_(trained[part_of(name, vlm.family)])
+
+
+def recompute_activations(vlm: VisionLanguageModel) -> None:
+    """Gradient checkpointing of transformers; decoder layers keep their caches, which are then such that backward may find
+    them as they were."""
+    vlm.recomputes = True
+    vlm.hf.activation_checkpointing_enable({"use_reentrant": False})
+    for layer in vlm.text.layers:
+        layer._can_checkpoint_with_cache = True
+
+
+def part_of(name: str, family: Family) -> str:
+    """Whose parameter of the backbone it is: of the `projector`, the `vision` tower or the language model (`text`)."""
+    if re.match(rf"{PROJECTOR}\.", name) or name.endswith("image_newline"):
+        return "projector"
+    return "vision" if name.startswith(f"{family.tower}.") else "text"
+
+
+# ------------------------------------------------------------------------------------------------------- adapters
 
 
 def has_adapter(vlm: VisionLanguageModel) -> bool:
@@ -23,8 +70,92 @@ def saved_names(model: nn.Module) -> frozenset[str] | None:
     With adapters these are the adapters, what is trained whole beside them, and all clue parts: the frozen backbone comes
     from the folder it was loaded from. A checkpoint is complete if it has every one of these names, and no other.
     """
-    vlm = getattr(model, "vlm", None)
-    if vlm is None or not has_adapter(vlm):
+    if not has_adapter(model.vlm):
         return None
-    names = model.state_dict()
-    return frozenset(name for name in names if not name.startswith("vlm.") or any(p in name for p in ADAPTER_PARTS))
+    return frozenset(
+        name for name in model.state_dict() if not name.startswith("vlm.") or any(p in name for p in ADAPTER_PARTS)
+    )
+
+
+def lora_config(hf: nn.Module, family: Family, tuning: LoraTuning) -> LoraConfig:
+    """As peft writes it down. Raises RecipeError like `targets_of`."""
+    projector = [name for name, _ in hf.named_modules() if re.fullmatch(PROJECTOR, name)]
+    return LoraConfig(
+        r=tuning.r, lora_alpha=tuning.alpha, lora_dropout=tuning.dropout, target_modules=targets_of(hf, family, tuning),
+        modules_to_save=projector if tuning.projector else None,
+    )  # fmt: skip
+
+
+def check_targets(tuning: FullTuning | LoraTuning, base_folder: str | Path, *, file: str) -> None:
+    """Whether the adapters of recipe `file` find their layers in this base, from its config alone, without weights.
+
+    Raises RecipeError like `targets_of`."""
+    if isinstance(tuning, FullTuning):
+        return
+    config = AutoConfig.from_pretrained(base_folder)
+    with torch.device("meta"):
+        hf = AutoModelForImageTextToText.from_config(config)
+    targets_of(hf, FAMILIES[config.model_type], tuning, file=file)
+
+
+def targets_of(hf: nn.Module, family: Family, tuning: LoraTuning, *, file: str = "recipe") -> list[str]:
+    """Names of the linear layers that get an adapter: of the language model, and with `vision` of the tower.
+
+    Raises RecipeError for a target that matches none of them, with names that are like it.
+    """
+    text, tower = _linear_layers(hf, family)
+    offered = [*text, *tower] if tuning.vision else text
+    if tuning.targets is None:
+        return [name for name in offered if name in tower or re.fullmatch(PROJECTIONS, name)]
+    wanted = [tuning.targets] if isinstance(tuning.targets, str) else tuning.targets
+    matches = re.fullmatch if isinstance(tuning.targets, str) else _is_called
+    if lost := [one for one in wanted if not any(matches(one, name) for name in offered)]:
+        in_tower = [] if tuning.vision else [name for name in tower if matches(lost[0], name)]
+        raise RecipeError(file, [Problem("train.tuning.targets", _no_match(lost[0], offered, in_tower))])
+    return [name for name in offered if any(matches(one, name) for one in wanted)]
+
+
+def _linear_layers(hf: nn.Module, family: Family) -> tuple[list[str], list[str]]:
+    """Names in the language model and in the tower, the projector left out."""
+    names = [name for name, module in hf.named_modules() if isinstance(module, nn.Linear)]
+    text = [name for name in names if name.startswith(f"{family.text}.")]
+    return text, [name for name in names if part_of(f"{name}.", family) == "vision"]
+
+
+def _is_called(wanted: str, name: str) -> bool:
+    return name == wanted or name.endswith(f".{wanted}")
+
+
+def _no_match(wanted: str, offered: Sequence[str], in_tower: Sequence[str]) -> str:
+    if in_tower:
+        return (
+            f"{wanted!r} matches {len(in_tower)} layers of the vision tower, such as {in_tower[0]}, and none of the language "
+            "model. Set train.tuning.vision to true to adapt the tower too"
+        )
+    last = {name.rpartition(".")[2] for name in offered}
+    whole = {re.sub(r"\.\d+\.", ".0.", name) for name in offered}
+    hint = suggestion(wanted, last, label="Layers are called") if wanted.isidentifier() else suggestion(wanted, whole)
+    return f"{wanted!r} matches no linear layer. {hint}"
+
+
+# --------------------------------------------------------------------------------------------- groups of parameters
+
+
+def groups_of(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """The trained parameters of a ClueNet by whose they are: `gate`, `clues`, `projector`, `vision`, `text`."""
+    groups: dict[str, list[nn.Parameter]] = {"gate": [], "clues": [], "projector": [], "vision": [], "text": []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[_group_of(name, model.vlm.family)].append(parameter)
+    return groups
+
+
+def _group_of(name: str, family: Family) -> str:
+    if name.startswith("vlm.hf."):
+        return part_of(name.removeprefix("vlm.hf."), family)
+    return "gate" if name.startswith("filter.") else "clues"
+
+
+def adapter_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Both factors of every adapter."""
+    return [parameter for name, parameter in model.named_parameters() if ".lora_" in name]

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoTokenizer, DynamicCache
+from transformers import AutoModelForImageTextToText, AutoTokenizer, BitsAndBytesConfig, Cache
 from transformers.utils import logging as hf_logging
 
 from cluenet.errors import CheckpointError, suggestion
+from cluenet.model import kv_cache
 from cluenet.model.families import FAMILIES, Family
 from cluenet.model.speed import use_fast_vision
 
@@ -84,16 +85,21 @@ class VisionLanguageModel(nn.Module):
             vision.temporal_patch_size,
             vision.spatial_merge_size,
         )
+        self.recomputes = False  # set by `tuning.recompute_activations`
         self._ids: dict[str, list[int]] = {}
         self._positions: dict[tuple[int, ...], Tensor] = {}
         use_fast_vision(attrgetter(self.family.tower)(hf))
 
     # ------------------------------------------------------------------------------------ folders
     @classmethod
-    def load(cls, folder: str | Path, *, attention: str = "sdpa") -> VisionLanguageModel:
+    def load(
+        cls, folder: str | Path, *, attention: str = "sdpa", quantization: BitsAndBytesConfig | None = None
+    ) -> VisionLanguageModel:
         """Raises CheckpointError when the folder is not a checkpoint of a known family."""
         try:
-            hf = AutoModelForImageTextToText.from_pretrained(folder, attn_implementation=attention, dtype=torch.float32)
+            hf = AutoModelForImageTextToText.from_pretrained(
+                folder, attn_implementation=attention, dtype=torch.float32, quantization_config=quantization
+            )
             tokenizer = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"{folder}: not a Hugging Face multimodal checkpoint: {error}") from error
@@ -252,7 +258,7 @@ class VisionLanguageModel(nn.Module):
     def prefix(self, batch_prefix, *, layer: int | None, whole: bool) -> Prefix:
         """Run the shared prompt once. `layer`: tap the input of that decoder layer at the visual tokens;
         `whole` False: stop there, because nothing above it will be asked for."""
-        cache = DynamicCache(config=self.hf.config.text_config)
+        cache = self._cache_of_one_pass(None)
         _, tapped = self._run(tap=layer, stop=not whole, **self._prompt(batch_prefix), past_key_values=cache)
         run = self.layers if whole else layer or 0
         states = None
@@ -290,7 +296,7 @@ class VisionLanguageModel(nn.Module):
 
         handles = [layer.register_forward_pre_hook(grab, with_kwargs=True) for layer in self.text.layers[1:]]
         try:
-            cache = DynamicCache(config=self.hf.config.text_config)
+            cache = self.cache(None)
             out, _ = self._run(tap=None, stop=False, **self._prompt(batch_prefix), past_key_values=cache)
         finally:
             for handle in handles:
@@ -310,17 +316,20 @@ class VisionLanguageModel(nn.Module):
 
         `allowed_BLL` says which text rows each row may look at; with `prefix` every row also sees the whole video."""
         mask = with_prefix(allowed_BLL, prefix)
-        return self.cached_pass(embeds_BLD, positions_BL, mask, self.cache(prefix), stop_at=stop_at)
+        return self.cached_pass(embeds_BLD, positions_BL, mask, self._cache_of_one_pass(prefix), stop_at=stop_at)
 
-    def cache(self, prefix: Prefix | None) -> DynamicCache:
+    def cache(self, prefix: Prefix | None) -> Cache:
         """A cache that holds the prefix, for passes that go on from each other; the prefix itself stays as it is."""
-        cache = DynamicCache(config=self.hf.config.text_config)
-        for index, (keys, values) in enumerate(prefix.keys_values if prefix is not None else ()):
-            cache.update(keys, values, index)
-        return cache
+        return kv_cache.growing(self.hf.config.text_config, prefix.keys_values if prefix is not None else ())
+
+    def _cache_of_one_pass(self, prefix: Prefix | None) -> Cache:
+        """Like `cache`; where the backward pass runs layers again, one that they may find as it was."""
+        if self.recomputes and torch.is_grad_enabled():
+            return kv_cache.replayable(self.layers, prefix.keys_values if prefix is not None else ())
+        return self.cache(prefix)
 
     def cached_pass(
-        self, embeds_BLD: Tensor, positions_BL: Tensor, allowed_BLC: Tensor, cache: DynamicCache, *, stop_at: int | None = None
+        self, embeds_BLD: Tensor, positions_BL: Tensor, allowed_BLC: Tensor, cache: Cache, *, stop_at: int | None = None
     ) -> Tensor:  # fmt: skip
         """Like `text_pass`, on top of what the cache holds, and these rows stay in it. `allowed_BLC`: which of all C
         columns, cached ones first, each of the L rows may look at."""
@@ -336,7 +345,7 @@ class VisionLanguageModel(nn.Module):
             allowed, dtype = inputs["attention_mask"], inputs["inputs_embeds"].dtype
             inputs["attention_mask"] = torch.where(allowed, 0.0, torch.finfo(dtype).min).to(dtype)
         if tap is None:
-            return self.text(**inputs, use_cache=True).last_hidden_state, None
+            return self.text(**inputs, use_cache=not self.recomputes).last_hidden_state, None
         box: dict[str, Tensor] = {}
 
         def grab(module, args, kwargs):
@@ -347,7 +356,7 @@ class VisionLanguageModel(nn.Module):
         module = self.text.layers[tap] if tap < self.layers else self.text.norm
         handle = module.register_forward_pre_hook(grab, with_kwargs=True)
         try:
-            return self.text(**inputs, use_cache=True).last_hidden_state, box["states"]
+            return self.text(**inputs, use_cache=not self.recomputes).last_hidden_state, box["states"]
         except _Stop:
             return None, box["states"]
         finally:

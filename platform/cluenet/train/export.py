@@ -27,7 +27,7 @@ def save_final_model(
     folder = run / "model"
     if finished(folder) and read_manifest(folder).get("address") == address:
         return folder
-    model = build_model(recipe.model, base, seed=recipe.seed)
+    model = build_model(recipe.model, base, seed=recipe.seed, train=recipe.train)
     if checkpoint is not None:
         with_filter = sharing.brings_filter(recipe, checkpoint.parent.name)
         checkpoints.load_weights(model, checkpoint / checkpoints.WEIGHTS, with_filter=with_filter)

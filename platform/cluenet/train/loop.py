@@ -23,7 +23,7 @@ from cluenet.errors import CluenetError
 from cluenet.folders import finished, write_manifest
 from cluenet.model.batch import Batch
 from cluenet.model.build import build_model
-from cluenet.model.optimizers import Optimizers, lr_factor
+from cluenet.model.optimizers import lr_factor, optimizers_of
 from cluenet.prepared import PreparedSet
 from cluenet.recipe import Recipe
 from cluenet.train import checkpoints
@@ -92,7 +92,8 @@ class _Loop:
         self.recipe = Recipe.from_dict(job.recipe)
         self.stage: Stage = getattr(self.recipe.train, job.stage)
         with self.group.together():
-            self.model = build_model(self.recipe.model, Path(job.base), seed=self.recipe.seed)
+            recipe = self.recipe
+            self.model = build_model(recipe.model, Path(job.base), seed=recipe.seed, train=recipe.train)
             self.state = self._resume_or_start()
             self.batches, self.validator = self._batches(), self._validator()
             self.trackers = Trackers(
@@ -112,7 +113,7 @@ class _Loop:
         elif self.job.init:
             checkpoints.load_weights(self.model, Path(self.job.init), with_filter=brings_filter(self.recipe, STAGE1))
         self.model.to(self.worker.device).train()
-        self.optimizers = _optimizers(self.model, self.stage)
+        self.optimizers = optimizers_of(self.model, self.stage)
         if found:
             checkpoints.load_optimizers(self.optimizers, found[0])
         return found[1] if found else TrainerState(self.job.address, self.job.stage)
@@ -275,12 +276,3 @@ class _Loop:
 def metrics_of(recipe: Recipe) -> list[str]:
     """What validation measures: with clues also how well the reasoner does on ground truth."""
     return ["accuracy", "oracle_accuracy"] if has_clues(recipe.model) else ["accuracy"]
-
-
-def _optimizers(model: nn.Module, stage: Stage) -> Optimizers:
-    return Optimizers(
-        list(model.parameters()), model.matrix_parameters() if stage.optimizer == "muon" else (),  # type: ignore[operator]
-        list(model.filter.parameters()) if isinstance(model.filter, nn.Module) else (),
-        lr=stage.lr, adamw_lr=stage.adamw_lr, gate_lr=stage.gate_lr, betas=stage.betas, weight_decay=stage.weight_decay,
-        clip_norm=stage.clip_norm,
-    )  # fmt: skip

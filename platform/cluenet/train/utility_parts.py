@@ -87,7 +87,8 @@ class PartRecorder:
 
     @cached_property
     def model(self) -> ClueNet:
-        model = build_model(self._recipe.model, self._job.base, seed=self._recipe.seed)
+        settings = self._recipe
+        model = build_model(settings.model, self._job.base, seed=settings.seed, train=settings.train)
         if self._job.weights is not None:
             with_filter = brings_filter(self._recipe, STAGE1)
             checkpoints.load_weights(model, Path(self._job.weights), with_filter=with_filter)
