@@ -6,7 +6,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from cluenet.errors import CheckpointError
-from cluenet.model.tiny import ANSWER, END, PAD, TEMPLATE, UNKNOWN, VISION, fit_tokenizer, new_model
+from cluenet.model.tiny import new_model
+from cluenet.model.tiny_tokenizer import (
+    ANSWER,
+    END,
+    PAD,
+    UNKNOWN,
+    chat_template,
+    fit_tokenizer,
+    special_tokens,
+)
 from cluenet.model.vlm import VisionLanguageModel
 from cluenet.model.vocabulary import ClueVocabulary
 from helpers.models import clip, example
@@ -27,13 +36,13 @@ def bpe() -> VisionLanguageModel:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    specials = [PAD, UNKNOWN, END, ANSWER, *VISION]
+    specials = [PAD, UNKNOWN, END, ANSWER, *special_tokens("qwen3_vl")]
     corpus = ["which one hits red ? blue green cyan none _ (A) red (B) blue (C) green (D) cyan"] * 20
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=specials, initial_alphabet=alphabet)
     tokenizer.train_from_iterator(corpus, trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, eos_token=END, chat_template=TEMPLATE
+        tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, eos_token=END, chat_template=chat_template("qwen3_vl")
     )
     vlm = new_model(fast, **SIZES, seed=0)
     vlm.hf.config.cluenet_time_labels = "seconds"

@@ -23,8 +23,8 @@ def vlm():
 def prefix_of(vlm, clips, *, layer=None, whole=True):
     grids = [vlm.grid(c.frames_THWC, c.seconds_T) for c in clips]
     collator = Collator(vlm, slots=0, words=2, extracts=False, sees_video=True, letters=True)
-    batch, starts = collator._prefix(clips, grids)
-    return vlm.prefix(batch, layer=layer, whole=whole), starts, grids, batch
+    batch = collator.prefix(clips, grids)
+    return vlm.prefix(batch, layer=layer, whole=whole), batch.text_starts, grids, batch
 
 
 def text_after(vlm, prefix, starts, texts):
@@ -138,7 +138,7 @@ def test_save_and_load_are_exact_and_normalisation_comes_from_the_folder(vlm, tm
     )
     again = VisionLanguageModel.load(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(vlm.state_dict().values(), again.state_dict().values()))
-    assert again.mean == (0.1, 0.2, 0.3)
+    assert again.processor.mean == (0.1, 0.2, 0.3)
     assert again.ids("which one hits red ?") == vlm.ids("which one hits red ?")
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from cluenet.config.model import ModelSection
 from cluenet.model.build import build_model
 from cluenet.model.pipeline import ClueNet
-from cluenet.model.tiny import fit_tokenizer, new_model
+from cluenet.model.tiny import new_model
+from cluenet.model.tiny_tokenizer import fit_tokenizer
 from cluenet.plugins import load_components
 from cluenet.records import Box, Clue, Example, Frames, VideoRef
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
+import torch
 from pydantic import Field, model_validator
 
 from cluenet.contracts import Backbone, PretrainContext
 from cluenet.errors import SupervisionError
 from cluenet.model import pretraining
-from cluenet.model.tiny import fit_tokenizer, new_model
+from cluenet.model.tiny import new_model
+from cluenet.model.tiny_tokenizer import fit_tokenizer
+from cluenet.model.vlm import VisionLanguageModel
 from cluenet.records import Example
 from cluenet.registry import ComponentConfig, register
 
@@ -48,11 +51,7 @@ class TinyBackbone(Backbone):
 
     def pretrain(self, context: PretrainContext) -> Path:
         examples = context.examples()
-        tokenizer = fit_tokenizer(_texts(examples), blocks=self.config.blocks, max_words=self.config.max_words)
-        sizes = self.config.model_dump(
-            include={"family", "hidden", "layers", "heads", "vision_hidden", "vision_layers", "patch"}
-        )
-        vlm = new_model(tokenizer, **sizes, seed=context.seed)
+        vlm = self._new(examples, seed=context.seed)
         vlm.train()
         total = self.config.perception_steps + self.config.copy_steps
         if self.config.perception_steps:
@@ -61,6 +60,19 @@ class TinyBackbone(Backbone):
             self._copying(vlm, context, examples, total)
         vlm.save(context.folder)
         return context.folder
+
+    def _new(self, examples: Sequence[Example], *, seed: int) -> VisionLanguageModel:
+        tokenizer = fit_tokenizer(_texts(examples), blocks=self.config.blocks, max_words=self.config.max_words)
+        sizes = self.config.model_dump(
+            include={"family", "hidden", "layers", "heads", "vision_hidden", "vision_layers", "patch"}
+        )
+        return new_model(tokenizer, **sizes, seed=seed)
+
+    def unloaded(self, examples: Sequence[Example], note: Callable[[str], None]) -> VisionLanguageModel:
+        if not examples:
+            note("The vocabulary of a tiny backbone is made of the training split: without it, it has the fixed words only.")
+        with torch.device("meta"):
+            return self._new(examples, seed=0)
 
     def _perception(self, vlm, context: PretrainContext, examples: Sequence[Example], total: int) -> None:
         by_clip: dict[object, list[Example]] = {}

@@ -23,8 +23,8 @@ from torch import Tensor
 from cluenet.model.answer_rows import OPTIONS_HEADING
 from cluenet.model.clues import sequence_mean
 from cluenet.model.packing import pick
+from cluenet.model.prompts import letter
 from cluenet.model.utilities import gold_logprob
-from cluenet.model.vlm import letter
 
 if TYPE_CHECKING:
     from cluenet.model.batch import Batch

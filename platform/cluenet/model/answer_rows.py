@@ -18,7 +18,8 @@ from torch import Tensor
 
 from cluenet.errors import DataError
 from cluenet.model.packing import Movable, Packed, Segment, branch_start, pack
-from cluenet.model.vlm import VisionLanguageModel, letter
+from cluenet.model.prompts import letter
+from cluenet.model.vlm import VisionLanguageModel
 from cluenet.records import Example
 
 TokenIds: TypeAlias = list[int]

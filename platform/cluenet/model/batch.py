@@ -11,27 +11,16 @@ import torch
 from torch import Tensor
 
 from cluenet.model.answer_rows import AnswerLayout, AnswerRows, TokenIds
+from cluenet.model.grid import Grid
 from cluenet.model.packing import Movable, Packed, Segment, pack
+from cluenet.model.shared_prompt import PrefixBatch, prefix_batch
 from cluenet.model.times import block_spans, clip_fractions
-from cluenet.model.vlm import Grid, VisionLanguageModel
+from cluenet.model.vlm import VisionLanguageModel
 from cluenet.model.vocabulary import ClueVocabulary, box_weights
 from cluenet.records import Example, Frames
 
 if TYPE_CHECKING:
     from cluenet.model.recorded import Recorded
-
-
-@dataclass
-class PrefixBatch(Movable):
-    """The shared prompt of every clip, padded on the right."""
-
-    pixels: Tensor  # [patches of all clips, values per patch]
-    grid_B3: Tensor  # patches: blocks, rows, cols
-    ids_BP: Tensor
-    valid_BP: Tensor
-    positions_3BP: Tensor
-    visual_index_BN: Tensor  # column of every visual token in the prompt
-    visual_mask_BN: Tensor
 
 
 @dataclass
@@ -105,7 +94,7 @@ class Collator:
         self, prefix: PrefixBatch, grids: list[Grid], examples: list[list[Example]], *, chain: bool = False
     ) -> Batch:
         """The batch of these questions about clips whose shared prompts are there already."""
-        starts, width = _text_starts(prefix), max(map(len, examples))
+        starts, width = prefix.text_starts, max(map(len, examples))
         batch = Batch(
             prefix=prefix, extraction=None, query_index_BQM=None, stem_index_BQ=None,
             answer=self.layout.rows(examples, starts, width, chain=chain), labels=self._labels(examples, grids, width),
@@ -115,30 +104,13 @@ class Collator:
 
     def with_chains(self, batch: Batch, chains_BQ: Sequence[Sequence[TokenIds]]) -> Batch:
         """The batch with these chains before its answers, in place of whatever chain stood there."""
-        rows = self.layout.rows(batch.clips, _text_starts(batch.prefix), batch.valid_BQ.shape[1], written=chains_BQ)
+        rows = self.layout.rows(batch.clips, batch.prefix.text_starts, batch.valid_BQ.shape[1], written=chains_BQ)
         return replace(batch, answer=rows.to(batch.valid_BQ.device))
 
     # ------------------------------------------------------------------------------------- prefix
     def prefix(self, frames: Sequence[Frames], grids: Sequence[Grid]) -> PrefixBatch:
         """The shared prompts of these clips."""
-        ids = [self.vlm.video_ids(grid) for grid in grids]
-        positions = [self.vlm.positions(row, grid) for row, grid in zip(ids, grids)]
-        length, count = max(map(len, ids)), max(grid.tokens for grid in grids)
-        shape = (len(ids), length)
-        ids_BP, valid_BP = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
-        positions_3BP = torch.zeros(3, *shape, dtype=torch.long)
-        index_BN, mask_BN = (
-            torch.zeros(len(ids), count, dtype=torch.long),
-            torch.zeros(len(ids), count, dtype=torch.bool),
-        )
-        for b, row in enumerate(ids):
-            here = torch.tensor(row)
-            ids_BP[b, : len(row)], valid_BP[b, : len(row)] = here, True
-            positions_3BP[:, b, : len(row)] = positions[b]
-            where = torch.nonzero(here == self.vlm.placeholder)[:, 0]
-            index_BN[b, : len(where)], mask_BN[b, : len(where)] = where, True
-        pixels = torch.cat([self.vlm.pixels(f.frames_THWC, grid) for f, grid in zip(frames, grids)])
-        return PrefixBatch(pixels, self.vlm.grid_thw(grids), ids_BP, valid_BP, positions_3BP, index_BN, mask_BN)
+        return prefix_batch(self.vlm, frames, grids)
 
     # --------------------------------------------------------------------------------- extraction
     def _with_extraction(self, batch: Batch, starts: list[int], width: int) -> Batch:
@@ -180,12 +152,6 @@ class Collator:
                     if (span := clip_fractions(clue, grid)) is not None:
                         labels.span_BQK2[i, q, k], labels.timed_BQK[i, q, k] = torch.tensor(span), True
         return labels
-
-
-def _text_starts(prefix: PrefixBatch) -> list[int]:
-    """First position of the text after each clip's prompt."""
-    starts: list[int] = (prefix.positions_3BP.amax(dim=(0, 2)) + 1).tolist()
-    return starts
 
 
 def _shuffled(example: Example, rng: random.Random) -> Example:

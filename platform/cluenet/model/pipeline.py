@@ -234,17 +234,9 @@ class ClueNet(nn.Module):
     # -------------------------------------------------------------------------------- description
     def matrix_parameters(self) -> list[nn.Parameter]:
         """The 2-D hidden matrices that Muon orthogonalises: no embeddings, heads, gates, norms or biases."""
-        names = (
-            "vlm.hf.model.language_model.layers.",
-            "vlm.hf.model.visual.blocks.",
-            "vlm.hf.model.visual.merger.",
-            "extractor.",
-        )
-        return [
-            p
-            for name, p in self.named_parameters()
-            if p.ndim == 2 and name.startswith(names) and not any(part in name for part in VECTORS)
-        ]
+        own = self.extractor.named_parameters()
+        mine = [p for name, p in own if p.ndim == 2 and not any(part in name for part in VECTORS)]
+        return [*self.vlm.matrices.values(), *mine]
 
     def describe(self) -> dict[str, Any]:
         backbone = sum(p.numel() for p in self.vlm.parameters())

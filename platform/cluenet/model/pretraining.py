@@ -66,18 +66,14 @@ def teach_perception(
     targets = [patch_targets(fact, grid, vocabularies) for fact, grid in zip(facts, grids)]
     torch.manual_seed(seed)
     heads = nn.ModuleList(nn.Linear(vlm.width, len(vocabularies[role])) for role in CONCEPT_ROLES)
-    tower = [p for name, p in vlm.named_parameters() if ".visual." in name]
-    matrices = [
-        p
-        for name, p in vlm.named_parameters()
-        if p.ndim == 2 and (".visual.blocks." in name or ".visual.merger." in name)
-    ]
-    optimizers = Optimizers([*tower, *heads.parameters()], matrices, lr=0.02, adamw_lr=3e-3)
+    vision = vlm.vision_parameters
+    matrices = [p for name, p in vlm.matrices.items() if name in vision]
+    optimizers = Optimizers([*vision.values(), *heads.parameters()], matrices, lr=0.02, adamw_lr=3e-3)
     rng, accuracy = random.Random(seed), 0.0
     for step in range(steps):
         chosen = [rng.randrange(len(clips)) for _ in range(batch)]
         pixels = torch.cat([vlm.pixels(clips[i][0].frames_THWC, grids[i]) for i in chosen])
-        visual_MD, _ = vlm.encode(pixels, vlm.grid_thw([grids[i] for i in chosen]))
+        visual_MD = vlm.visual_tokens(pixels, [grids[i] for i in chosen])
         target = torch.cat([targets[i] for i in chosen])
         logits = [head(visual_MD) for head in heads]
         loss = sum(F.cross_entropy(value, target[:, column]) for column, value in enumerate(logits))
@@ -103,8 +99,9 @@ def teach_copying(
     collator = Collator(vlm, slots=0, words=2, extracts=False, sees_video=False, letters=True)
     choices = [example for example in examples if example.options]
     letters = torch.tensor(vlm.letter_ids())
-    matrices = [p for name, p in vlm.named_parameters() if p.ndim == 2 and ".language_model.layers." in name]
-    parameters = [p for name, p in vlm.named_parameters() if ".visual." not in name]
+    vision = vlm.vision_parameters
+    matrices = [p for name, p in vlm.matrices.items() if name not in vision]
+    parameters = [p for name, p in vlm.hf.named_parameters() if name not in vision]
     optimizers = Optimizers(parameters, matrices, lr=0.02, adamw_lr=1.5e-3)
     rng, recent = random.Random(seed), [0.0]
     for step in range(steps):

@@ -1,14 +1,14 @@
-"""One adapter over Hugging Face multimodal language models: pixels, prompts, positions, and passes with a shared prefix.
+"""One adapter over Hugging Face multimodal language models: passes with a shared prefix, for every family of `families.py`.
 
 The video stands before the question, so in a causal model its states and its KV cache depend on the video alone: they are
 computed once per clip (`prefix`) and every question about it continues from there (`text_pass`). The adapter depends on the
-tokenizer and the model class only; pixels and positions are made here because HF video processors need torchvision.
+tokenizer and the model class only; pixels, prompts and positions are made here (`pixels.py`, `prompts.py`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -18,35 +18,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoTokenizer, BitsAndBytesConfig, Cache
+from transformers import BitsAndBytesConfig, Cache
 from transformers.utils import logging as hf_logging
 
-from cluenet.errors import CheckpointError, suggestion
 from cluenet.model import kv_cache
 from cluenet.model.families import FAMILIES, Family
+from cluenet.model.grid import Grid
+from cluenet.model.hooks import inputs_of
+from cluenet.model.loading import Attention, Checkpoint, DType, video_processor
+from cluenet.model.pixels import Settings
+from cluenet.model.prompts import Prompts
 from cluenet.model.speed import use_fast_vision
+from cluenet.model.vision import TowerStates, projected, tower_states
 
 hf_logging.disable_progress_bar()  # a bar per loaded shard would fight with ours
 
-MOST_REMEMBERED = 200_000
-"""Texts whose token ids are kept."""
-
 T = TypeVar("T")
-_QUESTION_MARK = "\x00question\x00"
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Visual tokens of one clip: `blocks` temporal blocks of `rows` x `cols` tokens; N = blocks * rows * cols."""
-
-    blocks: int
-    rows: int
-    cols: int
-    seconds: tuple[float, ...]  # middle of every block, from the start of the clip
-
-    @property
-    def tokens(self) -> int:
-        return self.blocks * self.rows * self.cols
 
 
 @dataclass
@@ -67,55 +54,38 @@ class Prefix:
         )
 
 
-class _Stop(Exception):  # noqa: N818  (control flow, not an error)
-    """Ends a forward pass early."""
+class VisionLanguageModel(Prompts, nn.Module):
+    """A loaded multimodal LM. `load` takes a folder in Hugging Face layout."""
 
-
-class VisionLanguageModel(nn.Module):
-    """A loaded multimodal LM. `load` takes a local folder in Hugging Face layout (or a hub id that is cached)."""
-
-    def __init__(self, hf: nn.Module, tokenizer, *, mean: Sequence[float], std: Sequence[float]):
+    def __init__(self, hf: nn.Module, tokenizer: Any, files: Mapping[str, Settings]):
+        """files: the checkpoint's processor settings by file name (`pixels.PROCESSOR_FILES`)."""
         super().__init__()
-        self.hf, self.tokenizer = hf, tokenizer
+        self.hf, self.tokenizer, self.files = hf, tokenizer, dict(files)
+        self.config = hf.config
         self.family: Family = FAMILIES[hf.config.model_type]
-        self.mean, self.std = tuple(mean), tuple(std)
-        vision = hf.config.vision_config
-        self.patch, self.temporal_patch, self.merge = (
-            vision.patch_size,
-            vision.temporal_patch_size,
-            vision.spatial_merge_size,
-        )
-        self.recomputes = False  # set by `tuning.recompute_activations`
+        self.processor = video_processor(files, self.family, hf.config)
+        self.recomputes = False  # gradient checkpointing: backward runs decoder layers again
         self._ids: dict[str, list[int]] = {}
-        self._positions: dict[tuple[int, ...], Tensor] = {}
-        use_fast_vision(attrgetter(self.family.tower)(hf))
+        if self.family.patches:
+            use_fast_vision(attrgetter(self.family.tower)(hf))
 
     # ------------------------------------------------------------------------------------ folders
     @classmethod
     def load(
-        cls, folder: str | Path, *, attention: str = "sdpa", quantization: BitsAndBytesConfig | None = None
-    ) -> VisionLanguageModel:
-        """Raises CheckpointError when the folder is not a checkpoint of a known family."""
-        try:
-            hf = AutoModelForImageTextToText.from_pretrained(
-                folder, attn_implementation=attention, dtype=torch.float32, quantization_config=quantization
-            )
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{folder}: not a Hugging Face multimodal checkpoint: {error}") from error
-        if hf.config.model_type not in FAMILIES:
-            hint = suggestion(hf.config.model_type, FAMILIES, label="Supported")
-            raise CheckpointError(f"{folder}: model_type {hf.config.model_type!r} is not supported. {hint}")
-        family, settings = FAMILIES[hf.config.model_type], Path(folder) / "preprocessor_config.json"
-        norm = json.loads(settings.read_text()) if settings.exists() else {}
-        return cls(hf, tokenizer, mean=norm.get("image_mean", family.mean), std=norm.get("image_std", family.std))
+        cls, folder: str | Path, *, dtype: DType = "float32", attention: Attention = "sdpa",
+        quantization: BitsAndBytesConfig | None = None,
+    ) -> VisionLanguageModel:  # fmt: skip
+        """Raises CheckpointError when the folder is not a whole checkpoint of a known family, saying what is missing."""
+        checkpoint = Checkpoint.open(folder, attention=attention)
+        hf = checkpoint.model(dtype=dtype, attention=attention, quantization=quantization)
+        return cls(hf, checkpoint.tokenizer, checkpoint.files)
 
     def save(self, folder: str | Path) -> None:
-        """An ordinary Hugging Face folder: weights, config, tokenizer, normalisation."""
+        """An ordinary Hugging Face folder: weights, config, tokenizer, and the processor settings as they were."""
         self.hf.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        norm = {"image_mean": list(self.mean), "image_std": list(self.std)}
-        (Path(folder) / "preprocessor_config.json").write_text(json.dumps(norm, indent=2) + "\n")
+        for name, settings in self.files.items():
+            (Path(folder) / name).write_text(json.dumps(settings, indent=2) + "\n")
 
     # ------------------------------------------------------------------------------------- pieces
     @property
@@ -134,127 +104,60 @@ class VisionLanguageModel(nn.Module):
     def embeddings_VD(self) -> Tensor:
         return self.hf.get_input_embeddings().weight
 
+    @property
+    def vision_parameters(self) -> dict[str, nn.Parameter]:
+        """The vision tower's and the projector's, by name."""
+        named, text = self.hf.named_parameters(), f"{self.family.text}."
+        return {name: p for name, p in named if name.startswith("model.") and not name.startswith(text)}
+
+    @property
+    def matrices(self) -> dict[str, nn.Parameter]:
+        """2-D hidden matrices of the decoder and of the vision part, by name: no embeddings, heads, norms or biases."""
+        parts = (f"{self.family.text}.layers.", *self.family.matrices)
+        return {name: p for name, p in self.hf.named_parameters() if p.ndim == 2 and name.startswith(parts)}
+
     def head(self, states: Tensor) -> Tensor:
         """[..., D] normalised states -> [..., V] logits."""
-        return self.hf.get_output_embeddings()(states)
+        head = self.hf.get_output_embeddings()
+        return head(states.to(head.weight.dtype))
 
     def lens(self, states: Tensor) -> Tensor:
         """[..., D] states of any layer -> [..., V] logits, as if it were the last (the logit lens)."""
         return self.head(self.text.norm(states))
 
-    def ids(self, text: str) -> list[int]:
-        """Token ids without special tokens. Remembered: questions and options come again every epoch."""
-        if text not in self._ids:
-            if len(self._ids) >= MOST_REMEMBERED:
-                self._ids.clear()
-            self._ids[text] = self.tokenizer(text, add_special_tokens=False).input_ids
-        return list(self._ids[text])
-
-    def word_id(self, word: str) -> int:
-        """First token of a word as it stands inside a sentence."""
-        return (self.ids(f" {word}") or [self.tokenizer.unk_token_id or 0])[0]
-
-    def is_word(self, word: str) -> bool:
-        """Whether the tokenizer has it as one token of its own."""
-        ids = self.ids(word)
-        return len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id
-
-    @property
-    def pad(self) -> int:
-        return self.tokenizer.pad_token_id or 0
-
-    def letter_ids(self) -> list[int]:
-        """The token of each option's letter, A first: `(A)` where that is one token, else `A`. As many as are distinct."""
-        whole = self.is_word(letter(0))
-        names = [letter(index) if whole else chr(ord("A") + index) for index in range(26)]
-        found: list[int] = []
-        for name in names:
-            if not self.is_word(name) or self.ids(name)[0] in found:
-                break
-            found += self.ids(name)
-        return found
-
-    def chat_parts(self) -> tuple[str, str, str]:
-        """Text before the video, between video and question, and after the question (up to where the answer starts)."""
-        content = [{"type": "video"}, {"type": "text", "text": _QUESTION_MARK}]
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
-        before, _, after = text.partition(_QUESTION_MARK)
-        mark = next((mark for mark in self.family.media_marks if mark in before), None)
-        if mark is None:
-            raise CheckpointError(f"the chat template has no video slot; expected one of {self.family.media_marks}")
-        head, _, between = before.partition(mark)
-        return head, between, after
-
-    # ------------------------------------------------------------------------------------- pixels
+    # ------------------------------------------------------------------------------------- vision
     def grid(self, frames_THWC: np.ndarray, seconds_T: np.ndarray) -> Grid:
-        step = self.patch * self.merge
-        _, height, width, _ = frames_THWC.shape
-        times = [float(part.mean()) for part in self._pad_time(seconds_T).reshape(-1, self.temporal_patch)]
-        return Grid(len(times), max(1, round(height / step)), max(1, round(width / step)), tuple(times))
-
-    def _pad_time(self, values: np.ndarray) -> np.ndarray:
-        missing = -len(values) % self.temporal_patch
-        return np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
+        """Visual tokens that the model makes of these frames."""
+        return self.processor.grid(frames_THWC, seconds_T)
 
     def pixels(self, frames_THWC: np.ndarray, grid: Grid) -> Tensor:
-        """uint8 frames -> [patches, C * temporal patch * patch * patch] in Qwen's order (merge blocks contiguous)."""
-        x = torch.from_numpy(self._pad_time(np.asarray(frames_THWC))).permute(0, 3, 1, 2)
-        m, p, t = self.merge, self.patch, self.temporal_patch
-        size = (grid.rows * m * p, grid.cols * m * p)
-        if tuple(x.shape[-2:]) != size:  # on uint8, as the HF processors do
-            x = F.interpolate(x.contiguous(), size=size, mode="bicubic", antialias=True, align_corners=False)
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (self.mean, self.std))
-        x = (x.float() - mean) / std
-        x = x.reshape(grid.blocks, t, 3, grid.rows, m, p, grid.cols, m, p).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
-        return x.reshape(-1, 3 * t * p * p)
+        """uint8 frames as the vision tower takes them; those of several clips go one behind the other."""
+        return self.processor.pixels(frames_THWC)
 
     def grid_thw(self, grids: Sequence[Grid]) -> Tensor:
-        return torch.tensor([[g.blocks, g.rows * self.merge, g.cols * self.merge] for g in grids])
+        """[B, 3] patches of every clip: temporal blocks, rows, columns."""
+        return self.processor.patch_grid(grids)
 
-    # ------------------------------------------------------------------------------------ prompts
-    def labels(self, grid: Grid) -> list[str]:
-        """How the prompt names each temporal block; a clue's `when` is one of these.
+    def tower(self, pixels: Tensor, grid_B3: Tensor) -> TowerStates:
+        """What the vision tower makes of clips, before the projector: depends on no weight behind the tower."""
+        return tower_states(self.hf, self.family, pixels.to(self.embeddings_VD.dtype), grid_B3)
 
-        Raises CheckpointError for a clip with more blocks than a model that counts them has words for.
-        """
-        if getattr(self.hf.config, "cluenet_time_labels", "seconds") == "index":
-            if not self.is_word(time_label(grid.blocks - 1)):
-                raise CheckpointError(
-                    f"a clip has {grid.blocks} temporal blocks, more than the backbone has time labels for. Sample fewer "
-                    "frames (data.sampler), or raise model.backbone.blocks and train again."
-                )
-            return [time_label(index) for index in range(grid.blocks)]
-        return [f"<{seconds:.1f} seconds>" for seconds in grid.seconds]
+    def project(self, tower: TowerStates) -> tuple[Tensor, list[Tensor]]:
+        """Visual embeddings [sum of N, D] of all clips in order, and DeepStack inputs of the same shape; where a family has a
+        token that belongs to no frame, it stands behind its clip's."""
+        return projected(self.hf, self.family, tower)
 
-    def video_ids(self, grid: Grid) -> list[int]:
-        """Prompt up to the question: chat head, video, and what stands between."""
-        head, between, _ = self.chat_parts()
-        video = self.family.video_prompt(self.labels(grid), grid.rows * grid.cols)
-        return self.ids(head) + self.ids(video) + self.ids(between)
+    def encode(self, pixels: Tensor, grid_B3: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """`project(tower(...))`."""
+        return self.project(self.tower(pixels, grid_B3))
 
-    @property
-    def placeholder(self) -> int:
-        return getattr(self.hf.config, self.family.placeholder)
-
-    def positions(self, ids: list[int], grid: Grid) -> Tensor:
-        """[3, P] rotary positions of a prompt with one video, from the model's own rule."""
-        key = (len(ids), ids.index(self.placeholder), grid.blocks, grid.rows, grid.cols)
-        if key not in self._positions:
-            ids_1P = torch.tensor([ids])
-            positions, _ = self.hf.model.get_rope_index(
-                ids_1P, mm_token_type_ids=(ids_1P == self.placeholder).int() * 2, video_grid_thw=self.grid_thw([grid])
-            )
-            self._positions[key] = positions[:, 0]
-        return self._positions[key]
+    def visual_tokens(self, pixels: Tensor, grids: Sequence[Grid]) -> Tensor:
+        """[sum of N, D] embeddings of the visual tokens of all clips, without those that belong to no frame."""
+        embeds, _ = self.encode(pixels, self.grid_thw(grids))
+        clips = embeds.split([grid.tokens + self.family.extra_tokens for grid in grids])
+        return torch.cat([clip[: grid.tokens] for clip, grid in zip(clips, grids)])
 
     # ------------------------------------------------------------------------------------- passes
-    def encode(self, pixels: Tensor, grid_B3: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Visual embeddings [sum of N, D] of all clips in order, and DeepStack inputs of the same shape."""
-        out = attrgetter(self.family.tower)(self.hf)(pixels, grid_thw=grid_B3)
-        return out.pooler_output, list(out.deepstack_features or [])
-
     def prefix(self, batch_prefix, *, layer: int | None, whole: bool) -> Prefix:
         """Run the shared prompt once. `layer`: tap the input of that decoder layer at the visual tokens;
         `whole` False: stop there, because nothing above it will be asked for."""
@@ -271,6 +174,7 @@ class VisionLanguageModel(nn.Module):
     def _prompt(self, batch_prefix) -> dict[str, Any]:
         """The shared prompt as inputs of the decoder."""
         visual, deepstack = self.encode(batch_prefix.pixels, batch_prefix.grid_B3)
+        visual, *deepstack = (batch_prefix.shown(part) for part in (visual, *deepstack))
         embeds = F.embedding(batch_prefix.ids_BP, self.embeddings_VD)
         is_visual = batch_prefix.ids_BP.eq(self.placeholder) & batch_prefix.valid_BP
         embeds = embeds.masked_scatter(is_visual[..., None], visual.to(embeds.dtype))
@@ -340,27 +244,21 @@ class VisionLanguageModel(nn.Module):
         return out if stop_at is None else tapped
 
     def _run(self, *, tap: int | None, stop: bool, **inputs) -> tuple[Tensor | None, Tensor | None]:
-        """The decoder stack; `tap` catches the input of a layer. A pre-hook, because HF's own hidden states miss DeepStack."""
+        """The decoder stack; `tap` catches the input of a layer. Not HF's own hidden states, because they miss DeepStack.
+
+        The mask is always given: without one, HF reads gaps in positions as borders of packed sequences."""
         if self.text.config._attn_implementation == "eager":  # it adds the mask, and a bool would add 1
             allowed, dtype = inputs["attention_mask"], inputs["inputs_embeds"].dtype
             inputs["attention_mask"] = torch.where(allowed, 0.0, torch.finfo(dtype).min).to(dtype)
+        if not self.family.multimodal_rope:
+            inputs["position_ids"] = inputs["position_ids"][0]
         if tap is None:
-            return self.text(**inputs, use_cache=not self.recomputes).last_hidden_state, None
-        box: dict[str, Tensor] = {}
-
-        def grab(module, args, kwargs):
-            box["states"] = args[0] if args else kwargs["hidden_states"]
-            if stop:
-                raise _Stop
-
+            return self.text(**inputs, use_cache=True).last_hidden_state.float(), None
         module = self.text.layers[tap] if tap < self.layers else self.text.norm
-        handle = module.register_forward_pre_hook(grab, with_kwargs=True)
-        try:
-            return self.text(**inputs, use_cache=not self.recomputes).last_hidden_state, box["states"]
-        except _Stop:
-            return None, box["states"]
-        finally:
-            handle.remove()
+        out = None
+        with inputs_of([module], stop_at=module if stop else None) as found:
+            out = self.text(**inputs, use_cache=True).last_hidden_state.float()
+        return out, found[0].float()
 
 
 def with_prefix(allowed_BLL: Tensor, prefix: Prefix | None) -> Tensor:
@@ -369,13 +267,3 @@ def with_prefix(allowed_BLL: Tensor, prefix: Prefix | None) -> Tensor:
         return allowed_BLL
     seen = prefix.valid_BP[:, None, :].expand(-1, allowed_BLL.shape[1], -1)
     return torch.cat([seen, allowed_BLL], dim=-1)
-
-
-def letter(index: int) -> str:
-    """(A), (B), ... as options are named in prompts."""
-    return f"({chr(ord('A') + index)})"
-
-
-def time_label(index: int) -> str:
-    """The word that names temporal block `index` in prompts of models that count blocks instead of seconds."""
-    return f"<t{index}>"

@@ -1,0 +1,105 @@
+"""The part of a prompt that all questions about a clip share, as tensors: chat head, video, and what stands before a question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cluenet.model.grid import Grid
+from cluenet.model.packing import Movable
+from cluenet.model.vlm import VisionLanguageModel
+from cluenet.records import Frames
+
+
+@dataclass
+class PrefixBatch(Movable):
+    """The shared prompt of every clip, padded on the right."""
+
+    pixels: Tensor  # of all clips, one behind the other, as the family's vision tower takes them
+    grid_B3: Tensor  # patches: blocks, rows, cols
+    ids_BP: Tensor
+    valid_BP: Tensor
+    positions_3BP: Tensor
+    visual_index_BN: Tensor  # column of every visual token in the prompt
+    visual_mask_BN: Tensor  # False on padding and on tokens that were pruned
+
+    @property
+    def text_starts(self) -> list[int]:
+        """First position of the text after each clip's prompt."""
+        starts: list[int] = (self.positions_3BP.amax(dim=(0, 2)) + 1).tolist()
+        return starts
+
+    def shown(self, embeds_MD: Tensor) -> Tensor:
+        """What the prompts have of the embeddings that the model makes of all clips."""
+        return embeds_MD
+
+
+@dataclass
+class PrunedPrefixBatch(PrefixBatch):
+    """Prompts with a part of the visual tokens. What is left has the positions it had."""
+
+    kept_M: Tensor  # bool
+    starts: list[int]
+
+    @property
+    def text_starts(self) -> list[int]:
+        return self.starts
+
+    def shown(self, embeds_MD: Tensor) -> Tensor:
+        return embeds_MD[self.kept_M]
+
+
+def prefix_batch(
+    vlm: VisionLanguageModel, frames: Sequence[Frames], grids: Sequence[Grid], *, kept: Sequence[Tensor] | None = None
+) -> PrefixBatch:
+    """`kept`: bool [N] per clip, which visual tokens the decoder gets to see; what the prompt says around blocks of which
+    nothing is left goes too. None: all, nothing is pruned."""
+    whole = [_Prompt.of(vlm, grid) for grid in grids]
+    prompts = whole if kept is None else [prompt.pruned(vlm, grid, k) for prompt, grid, k in zip(whole, grids, kept)]
+    length, count = max(len(prompt.ids_P) for prompt in prompts), max(grid.tokens for grid in grids)
+    shape = (len(prompts), length)
+    ids_BP, valid_BP = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
+    positions_3BP = torch.zeros(3, *shape, dtype=torch.long)
+    index_BN = torch.zeros(len(prompts), count, dtype=torch.long)
+    mask_BN = torch.zeros(len(prompts), count, dtype=torch.bool)
+    for b, prompt in enumerate(prompts):
+        width = len(prompt.ids_P)
+        ids_BP[b, :width], valid_BP[b, :width], positions_3BP[:, b, :width] = prompt.ids_P, True, prompt.positions_3P
+        mask_BN[b, : grids[b].tokens] = prompt.kept_N
+        index_BN[b, mask_BN[b]] = prompt.visual_columns(vlm.placeholder)
+    pixels = torch.cat([vlm.pixels(f.frames_THWC, grid) for f, grid in zip(frames, grids)])
+    tensors = (pixels, vlm.grid_thw(grids), ids_BP, valid_BP, positions_3BP, index_BN, mask_BN)
+    if kept is None:
+        return PrefixBatch(*tensors)
+    kept_M = torch.cat([_with_extra(row, vlm.family.extra_tokens) for row in kept])
+    return PrunedPrefixBatch(*tensors, kept_M, [int(prompt.positions_3P.max()) + 1 for prompt in whole])
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """One clip's."""
+
+    ids_P: Tensor
+    positions_3P: Tensor
+    kept_N: Tensor
+
+    @classmethod
+    def of(cls, vlm: VisionLanguageModel, grid: Grid) -> _Prompt:
+        ids = vlm.video_ids(grid)
+        return cls(torch.tensor(ids), vlm.positions(ids, grid), torch.ones(grid.tokens, dtype=torch.bool))
+
+    def pruned(self, vlm: VisionLanguageModel, grid: Grid, kept_N: Tensor) -> _Prompt:
+        columns = vlm.kept_columns(grid, kept_N)
+        return _Prompt(self.ids_P[columns], self.positions_3P[:, columns], kept_N)
+
+    def visual_columns(self, placeholder: int) -> Tensor:
+        """Of the tokens that belong to frames."""
+        return torch.nonzero(self.ids_P == placeholder)[: int(self.kept_N.sum()), 0]
+
+
+def _with_extra(kept_N: Tensor, extra: int) -> Tensor:
+    """Embeddings that belong to no frame are never pruned."""
+    return torch.cat([kept_N, kept_N.new_ones(extra)])
