@@ -69,6 +69,12 @@ class Dataset(Component):
         """The same rows for `cluenet plan`, which counts them: no file is made and no video is needed."""
         return self.rows()
 
+    @property
+    def num_clips(self) -> int | None:
+        """How many clips `rows` is about, where that is known without reading them; `cluenet plan` then counts the questions
+        of some of them only."""
+        return None
+
     @abstractmethod
     def sources(self) -> list[str]:
         """What the rows depend on besides the settings, as stable text: for files, their content hash."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub import snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from pydantic import Field
 
 from cluenet.contracts import Backbone, PretrainContext
 from cluenet.errors import CheckpointError
+from cluenet.model.unloaded import unloaded_model
+from cluenet.model.vlm import VisionLanguageModel
+from cluenet.records import Example
 from cluenet.registry import ComponentConfig, register
 from cluenet_components._files import checkpoint_hash
 
@@ -27,6 +31,27 @@ class HuggingFaceVLM(Backbone):
 
     def sources(self) -> list[str]:
         return [checkpoint_hash(self._folder())]
+
+    def unloaded(self, examples: Sequence[Example], note: Callable[[str], None]) -> VisionLanguageModel:
+        texts = (text for example in examples for text in (example.question, *example.options, example.chain or ""))
+        return unloaded_model(self._config_folder(), texts=texts, note=note)
+
+    def _config_folder(self) -> Path:
+        """Where config.json is on this machine; nothing is downloaded."""
+        local = Path(self.config.path).expanduser()
+        if local.exists():
+            return local
+        try:
+            found = try_to_load_from_cache(self.config.path, "config.json", revision=self.config.revision)
+        except HFValidationError:
+            found = None
+        if isinstance(found, str):
+            return Path(found).parent
+        revision = "" if self.config.revision is None else f" --revision {self.config.revision}"
+        raise CheckpointError(
+            f"model.backbone.path: {self.config.path!r} is neither a folder nor a hub id whose config.json is on this machine. "
+            f"Planning needs that file alone: hf download {self.config.path} config.json{revision}"
+        )
 
     def _folder(self) -> Path:
         local = Path(self.config.path).expanduser()

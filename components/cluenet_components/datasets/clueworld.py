@@ -70,8 +70,16 @@ class ClueWorld(Dataset):
         split, videos, settings = self.config.split, self.config.videos, self.settings
         split_settings(settings, split, 0)  # raises before anything is generated
         write_videos(self.folder, split, videos, settings, workers=self.config.workers or os.cpu_count() or 1)
-        for index in range(videos):
-            yield from scene_examples(self.folder, split, index, settings)
+        yield from self.described()
+
+    def described(self) -> Iterator[Example | Quarantined]:
+        folder, settings = self.folder, self.settings
+        for index in range(self.config.videos):
+            yield from scene_examples(folder, self.config.split, index, settings)
+
+    @property
+    def num_clips(self) -> int:
+        return self.config.videos
 
     def sources(self) -> list[str]:
         return [f"clueworld generator {GENERATOR_VERSION}", self.settings.hash]

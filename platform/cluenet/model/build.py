@@ -28,6 +28,11 @@ def build_model(
     Raises CheckpointError when the folder cannot be loaded, RecipeError like `check_tuning`.
     """
     vlm = VisionLanguageModel.load(base_folder, quantization=_quantization(train))
+    return assemble(vlm, model, seed=seed, train=train)
+
+
+def assemble(vlm: VisionLanguageModel, model: ModelSection, *, seed: int, train: TrainSection | None = None) -> ClueNet:
+    """The same around a backbone that is there. Raises RecipeError where adapters find no layer."""
     extractor = _build(model.clue_extractor, seed, width=vlm.width, layers=vlm.layers)
     runtime = {"width": vlm.width, "words": extractor.words} if model.clue_filter.component.learned else {}
     clue_filter = _build(model.clue_filter, seed, **runtime)
