@@ -25,10 +25,10 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("errors", "records", "steps", "interrupts", "verdicts"), 0),
     **dict.fromkeys(("registry", "contracts", "config", "folders", "progress", "plain"), 1),
     **dict.fromkeys(("plugins", "problems", "recipe", "fingerprint", "listing", "reference"), 2),
-    **dict.fromkeys(("model", "metrics", "decoding", "isolation", "prepared", "planning", "ask", "testing"), 3),
+    **dict.fromkeys(("model", "metrics", "decoding", "isolation", "prepared", "overlap", "planning", "ask", "testing"), 3),
     **dict.fromkeys(("ray_data",), 4),
     **dict.fromkeys(("data", "train", "evaluate", "report", "serve", "cluster", "pretrain"), 5),
-    **dict.fromkeys(("run", "summary", "cli", "__main__"), 6),
+    **dict.fromkeys(("run", "summary", "inspection", "cli", "__main__"), 6),
 }
 RAY_FROM_LAYER = 4
 STEPS_LAYER = 5

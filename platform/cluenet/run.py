@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, get_args
 
-from cluenet import cluster
+from cluenet import cluster, overlap
 from cluenet.errors import CheckpointError, DataError
 from cluenet.folders import atomic_write_json, atomic_write_text, finished, read_manifest, write_manifest
 from cluenet.planning import Plan, Split
@@ -49,6 +49,7 @@ class Run:
         self._address, self._verbose, self._progress, self._say = address, verbose, progress, say
         self._cluster = ExitStack()
         self._connected = False
+        self.overlaps: list[overlap.Overlap] = []
 
     def __enter__(self) -> Run:
         return self
@@ -66,8 +67,12 @@ class Run:
 
     @cached_property
     def prepared(self) -> dict[str, list[Path]]:
-        """Folders of the prepared sets by split."""
-        return {split: self._prepare(split) for split in get_args(Split)}
+        """Folders of the prepared sets by split. Raises RecipeError when a test set shares videos with the others."""
+        folders = {split: self._prepare(split) for split in get_args(Split)}
+        self.overlaps = overlap.check(self.recipe, folders)
+        for one in self.overlaps:
+            self._say(f"allowed by data.allow_overlap: {one}")
+        return folders
 
     def _prepare(self, split: Split) -> list[Path]:
         from cluenet.data.prepare import prepare
@@ -239,6 +244,7 @@ class Run:
                 "pretrain": plan.base.name, "stage1": plan.stage1, "stage2": plan.stage2,
             },
             "steps": self.steps(), "evaluation": {name: result["accuracy"]["overall"] for name, result in results.items()},
+            "overlaps": [one.to_dict() for one in self.overlaps],
             "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         })  # fmt: skip
 

@@ -74,6 +74,7 @@ def recipe() -> dict[str, Any]:
             "sampler": {"name": "uniform", "frames": 4}, "size": {"max_pixels": 4096, "multiple": 16},
             "decode_workers": 1,  # of few videos; each costs seconds to start
             "train": split("train"), "validation": split("val"), "test": split("test"),
+            "allow_overlap": ["nextqa"],  # few videos for three splits
         },
         "model": {
             "backbone": {
@@ -177,6 +178,22 @@ def test_the_run_is_complete(folder: Path, finished: subprocess.CompletedProcess
     assert results["chance"] == pytest.approx(0.2)
     assert (run / "manifest.json").is_file()
     assert str(run / "report.html") in finished.stdout
+
+
+def test_a_test_set_about_training_videos_is_told_and_kept(
+    folder: Path, finished: subprocess.CompletedProcess[str]
+) -> None:
+    said = "data.test.0 (nextqa test) shares 3 of its 3 videos with data.train.0 (nextqa train): 1003.mkv has the same content"
+    assert f"allowed by data.allow_overlap: {said}" in finished.stderr
+    (manifest,) = (folder / "runs").glob("*/manifest.json")
+    overlap = {"test": "data.test.0 (nextqa test)", "seen": "data.train.0 (nextqa train)", "videos": 3, "of": 3}
+    assert json.loads(manifest.read_text())["overlaps"] == [overlap]
+    refused = HERE.call("train", "r.yaml", "data.allow_overlap=[]", "train.stage1.steps=1", cwd=folder)
+    assert refused.returncode == 2
+    assert f"data.test.0: {said}" in refused.stderr
+    assert "data.allow_overlap: [nextqa]" in refused.stderr
+    assert "Ray:" not in refused.stderr, "it was not even started"
+    assert len(list((folder / "runs").iterdir())) == 1
 
 
 @pytest.mark.usefixtures("finished")

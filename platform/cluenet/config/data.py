@@ -54,7 +54,20 @@ class DataSection(Section):
     test: tuple[Annotated[ComponentConfig, register.dataset], ...] = setting(
         (), "evaluate", description="Datasets that are scored at the end."
     )
+    allow_overlap: tuple[str, ...] = setting(
+        (), "none", description="Names of test datasets that may share videos with data.train and data.validation."
+    )
     decode_workers: int | None = setting(
         None, "none", description="Decoding processes in all; null: one per CPU of the cluster.", ge=1
     )
     decode_timeout_seconds: float = setting(60.0, "none", description="A file that takes longer is quarantined.", gt=0)
+
+    @model_validator(mode="after")
+    def _overlaps_of_tests(self) -> DataSection:
+        names = sorted({entry.name for entry in self.test})
+        if unknown := [name for name in self.allow_overlap if name not in names]:
+            known = ", ".join(names) or "nothing"
+            raise ValueError(
+                f"allow_overlap: no dataset of data.test is named {', '.join(unknown)}. Named there: {known}"
+            )
+        return self
