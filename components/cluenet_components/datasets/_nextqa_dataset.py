@@ -14,6 +14,7 @@ from cluenet.errors import DataError
 from cluenet.records import Example, Quarantined
 from cluenet_components._files import source_of
 from cluenet_components.datasets._nextqa_rows import PLACE, check, key_of, options_of, question_of, type_of
+from cluenet_components.datasets._originals import vidor
 from cluenet_components.datasets._rows import BadRowError, Row, claim
 from cluenet_components.datasets._vidor import MAP_NAME, VidorVideos, map_file_of
 
@@ -49,6 +50,10 @@ class NextQaFamily(Dataset):
     def sources(self) -> list[str]:
         map_file = self._map_file()
         return [source_of(file) for file in (*self._files(), *([map_file] if map_file else []))]
+
+    @classmethod
+    def source_id(cls, video: str) -> str | None:
+        return vidor(video)
 
     @property
     def _split(self) -> str:
