@@ -213,7 +213,7 @@ class Run:
                 f"{self.recipe.name}: data.test is empty, so there is nothing to score. Name a test set there."
             )
         prepared = self._prepare("test")
-        of_this_run = out == self.folder / "evaluation"
+        of_this_run = bool(self.recipe.data.train) and out == self.folder / "evaluation"  # else it has no folder
         states = [step.state for step in self.plan.steps() if step.name == "evaluate"] if of_this_run else ["new"]
         done = all(state == "finished" for state in states)
         if not done:
