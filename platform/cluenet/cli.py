@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from cluenet import interrupts
-from cluenet.errors import CluenetError, StorageError
+from cluenet.errors import CluenetError, DataError, StorageError
 
 if TYPE_CHECKING:
     from cluenet.recipe import Recipe
@@ -254,6 +254,38 @@ def components(
         print(json.dumps(rows, indent=2))
     else:
         _print(listing.table(rows))
+
+
+@app.command()
+def inspect(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset that `cluenet components dataset` lists.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATH] [KEY=VALUE]...", help="Where it lies, and further settings of the dataset."),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'NAME [PATH] [KEY=VALUE]...'", help="Another dataset to compare videos with, quoted; repeat it."
+        ),
+    ] = None,
+    opened: Annotated[bool, typer.Option("--open", help="Open every video and decode a frame of every clip.")] = False,
+    hashed: Annotated[bool, typer.Option("--hash", help="Compare videos by content too; reads every file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Look at a dataset on disk: rows, answers, videos, and what it shares with others. Exit code 2 where something is wrong."""
+    from cluenet.inspection import report, splits, tables
+
+    source = splits.source_of(name, settings or ())
+    others = [splits.source_of(*splits.words_of(text)) for text in against or ()]
+    found = report.inspect(source, others, opened=opened, hashed=hashed)
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        _print(tables.tables(found))
+    if problems := found["problems"]:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise DataError("\n  ".join([f"{name}: {count}", *problems]))
 
 
 @app.command()

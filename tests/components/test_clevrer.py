@@ -110,8 +110,7 @@ def test_splits_read_their_files_and_ids_never_meet(home: Path) -> None:
 
 def test_the_test_split_has_no_answers_no_clues_and_the_same_options(home: Path) -> None:
     hidden, known = examples(home, "test"), examples(home, "validation")
-    assert all(row.answer is None and row.clues is None and row.meta["hidden"] is True for row in hidden.values())
-    assert not any("hidden" in row.meta for row in known.values())
+    assert all(row.answer is None and row.clues is None for row in hidden.values())
     assert [row.options for row in hidden.values()] == [row.options for row in known.values()], (
         "told by the words alone"
     )
@@ -286,14 +285,6 @@ def test_a_bad_scene_is_one_row(written: Callable[[Scenes], Path], change: dict[
     found = rows(written([scene("train", 0), scene("train", 1) | change]))
     assert bad(found) == {"train-2": ("malformed", f"item 2: {said}")}
     assert len(found) == 15
-
-
-def test_bad_rows_of_the_test_split_are_hidden_too(home: Path, tmp_path: Path) -> None:
-    changed = scene("test", 15000)
-    changed["questions"][0]["question_type"] = "x"
-    (tmp_path / "test.json").write_text(json.dumps([changed, 7]))
-    found = [row for row in rows(tmp_path, "test") if isinstance(row, Quarantined)]
-    assert [row.meta.get("hidden") for row in found] == [True, True]
 
 
 def test_repeated_ids_name_both_places(written: Callable[[Scenes], Path]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cluenet.evaluate.benchmark import benchmark
 from cluenet.metrics.benchmarks import measured
 from cluenet.records import Example, Quarantined
 from cluenet.verdicts import Verdict
@@ -140,8 +141,7 @@ def test_the_submission_has_every_question_as_the_server_wants_it(folder: Path) 
 
 
 def test_hidden_answers_are_not_scored(folder: Path) -> None:
-    found = measured(ClevrerDataset.measures(verdicts(folder, "test", lambda example: 0)))
-    assert {one["n"] for name, one in found.items() if name != "average"} == {0}
+    assert benchmark(ClevrerDataset, verdicts(folder, "test", lambda example: 0), 20) is None
 
 
 def test_lost_rows_stay_in_the_submission_where_their_question_is_known(tmp_path: Path) -> None:

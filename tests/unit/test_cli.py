@@ -86,6 +86,7 @@ def test_help_is_quick_and_names_every_verb():
         "report",
         "compare",
         "ask",
+        "inspect",
         "components",
         "schema",
     ]:
@@ -93,7 +94,7 @@ def test_help_is_quick_and_names_every_verb():
 
 
 def test_verbs_that_do_not_exist_yet_are_no_verbs(call: Call):
-    for verb in ("serve", "grid", "submit", "diagnose", "inspect", "export"):
+    for verb in ("serve", "grid", "submit", "diagnose", "export"):
         code, _, error = call(verb)
         assert code == 2
         assert f"No such command '{verb}'" in error
@@ -375,10 +376,11 @@ from cluenet import cli
 codes = [cli.call(arguments) for arguments in json.loads(sys.argv[1])]
 print("codes", codes, "ray", "ray" in sys.modules)
 """
-    lines = [["plan", str(planned)], ["components"], ["schema"], ["validate", str(planned)]]
+    looked = ["inspect", "clueworld", "split=test", "videos=2"]
+    lines = [["plan", str(planned)], ["components"], ["schema"], ["validate", str(planned)], looked]
     command = [sys.executable, "-c", code, json.dumps(lines)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines()[-1] == "codes [0, 0, 0, 0] ray False", result.stderr
+    assert result.stdout.splitlines()[-1] == "codes [0, 0, 0, 0, 0] ray False", result.stderr
 
 
 def test_a_changed_recipe_gets_another_run_folder(planned: Path):

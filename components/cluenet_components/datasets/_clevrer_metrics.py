@@ -28,19 +28,15 @@ Question = list[Verdict]
 
 def measures(verdicts: Sequence[Verdict]) -> list[Measure]:
     """`descriptive`; for the three other types and for all three (`multiple_choice`) `.per_option` and `.per_question`;
-    `average` of the four types per question; `questions`: right ones among all, also those whose type is not known.
-
-    Questions with a hidden answer (`meta["hidden"]`) are left out.
-    """
-    known = [one for one in verdicts if not one.meta.get("hidden")]
-    of_type = {kind: [one for one in known if one.type == kind] for kind in TYPES}
+    `average` of the four types per question; `questions`: right ones among all, also those whose type is not known."""
+    of_type = {kind: [one for one in verdicts if one.type == kind] for kind in TYPES}
     choices = [one for kind in CHOICE_TYPES for one in of_type[kind]]
     return [
         accuracy_share("descriptive", of_type["descriptive"]),
         *(share for kind in CHOICE_TYPES for share in _choice_shares(kind, of_type[kind])),
         *_choice_shares("multiple_choice", choices),
         MeanOf("average", ("descriptive", *(f"{kind}.per_question" for kind in CHOICE_TYPES))),
-        _per_question("questions", known),
+        _per_question("questions", verdicts),
     ]
 
 
@@ -67,7 +63,7 @@ def _right(question: Question) -> bool:
 
 
 def submission(verdicts: Sequence[Verdict]) -> str:
-    """The evaluation server's JSON: scenes with their questions, answers hidden or not."""
+    """The evaluation server's JSON: scenes with their questions."""
     named = [one for one in verdicts if "question_id" in one.meta and one.type in TYPES]
     ordered = sorted(
         named, key=lambda one: (one.meta["scene_index"], one.meta["question_id"], one.meta.get("choice_id", 0))

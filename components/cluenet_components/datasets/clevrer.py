@@ -185,8 +185,7 @@ class ClevrerDataset(Dataset):
             answer = self._answer(part, options)
         except BadRowError as bad:
             return self._quarantined(example_id, kind, meta, where, bad)
-        own = meta if answer is not None else {**meta, "hidden": True}
-        return Example(example_id, self.name, video, text, options, answer, kind, clues, meta=own)
+        return Example(example_id, self.name, video, text, options, answer, kind, clues, meta=meta)
 
     def _answer(self, part: Mapping[str, Any], options: tuple[str, ...]) -> int | None:
         answer = part.get("answer")
@@ -201,9 +200,8 @@ class ClevrerDataset(Dataset):
     def _quarantined(
         self, example_id: str, kind: str | None, meta: Mapping[str, Any], where: str, bad: BadRowError
     ) -> Quarantined:
-        """In the test split a bad row's answer is not known either."""
-        own, detail = {**meta, "hidden": True} if self._split == "test" else meta, f"{where}: {bad.detail}"
-        return Quarantined(example_id, self.name, str(self._file), bad.reason, detail, type=kind, meta=own)
+        detail = f"{where}: {bad.detail}"
+        return Quarantined(example_id, self.name, str(self._file), bad.reason, detail, type=kind, meta=meta)
 
 
 def _of_split(root: Path, what: str, split: str) -> Path | None:
