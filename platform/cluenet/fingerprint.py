@@ -70,7 +70,7 @@ def _values(recipe: Recipe, step: str, *prefixes: str) -> dict[str, Any]:
     }
 
 
-RESULTS = 4
+RESULTS = 5
 """Raise when results.json or samples.jsonl get other contents, so that earlier evaluations are made again."""
 _DATASETS = ("data.train", "data.validation", "data.test")
 

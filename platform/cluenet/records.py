@@ -205,6 +205,7 @@ class Quarantined:
     reader: str | None = None
     type: str | None = None  # this and the next: of the question, where the row was good and its video is not
     meta: Mapping[str, Any] = field(default_factory=dict)
+    row: int | None = None  # its place among the dataset's rows, once they are counted
 
     def to_row(self) -> dict[str, Any]:
         return asdict(self)
@@ -250,10 +251,10 @@ class PredictedClue:
 class Answer:
     """What the model answers to one example, and why. Log-probabilities are normalised over the options. `chain`: the
     reasoning that it wrote before, None where it writes none. `reply`: the answer that it wrote, None where its options were
-    scored; `prediction` is then the most probable option all the same, and the text of an open question."""
+    scored. `prediction` None: it wrote one that names no option."""
 
     example_id: str
-    prediction: int | str
+    prediction: int | str | None
     option_logprobs: tuple[float, ...]
     clues: tuple[PredictedClue, ...] = ()
     chain: str | None = None

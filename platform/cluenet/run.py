@@ -195,7 +195,7 @@ class Run:
 
     def results_of(self, model: Path, out: Path) -> dict[str, dict[str, Any]]:
         """Any model on the recipe's test sets: a ClueNet model folder, or a plain Hugging Face folder zero-shot."""
-        from cluenet.evaluate.evaluator import zero_shot_folder
+        from cluenet.evaluate.zero_shot import zero_shot_folder
 
         if (model / "model_config.json").is_file():
             return self._evaluate(model, out / "evaluation")

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from cluenet.config.train import Losses, Stage1, Stage2
 from cluenet.errors import RecipeError, SupervisionError
-from cluenet.evaluate.evaluator import evaluate, read_samples
+from cluenet.evaluate.evaluator import evaluate
+from cluenet.evaluate.files import read_samples
 from cluenet.folders import read_manifest
 from cluenet.model import chains
 from cluenet.model.evidence import for_row

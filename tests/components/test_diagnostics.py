@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from cluenet import fingerprint
-from cluenet.evaluate.evaluator import evaluate, read_samples
+from cluenet.evaluate.evaluator import evaluate
+from cluenet.evaluate.files import read_samples
 from cluenet.evaluate.results import summarise
 from cluenet.evaluate.samples import View, sample_of
 from cluenet.model.clues import ClueStates
@@ -260,7 +261,14 @@ class Planted:
         for one, answer, grid, (changed, diagnosed) in zip(batch.examples, answers, batch.grids, records, strict=True):
             view = View((grid.blocks, grid.rows, grid.cols), grid.seconds, sees_video=False)
             encode, decode = self.model.collator.vocabulary.encode, self.model.collator.vocabulary.decode
-            line = sample_of(one, one.id, {"own": answer}, [decode(encode(clue, grid)) for clue in one.clues], view)
+            line = sample_of(
+                one,
+                one.id,
+                range(len(one.options)),
+                {"own": answer},
+                [decode(encode(clue, grid)) for clue in one.clues],
+                view,
+            )
             samples.append({**line, "faithfulness": changed, "diagnostics": diagnosed})
         return summarise(samples, [], extracts=True, notes={}, resamples=100), samples
 

@@ -25,4 +25,5 @@ def sample(
         "true_clues": [{"text": "red hits blue", "words": words, **span, "boxes": [box]}],
         "chain": "red hits blue . so red", "meta": {}, "tokens": {"visual": 16, "seen": 0, "clue_words": 4},
     }  # fmt: skip
-    return {**values, **changes}
+    line = {**values, **changes}
+    return {"order": list(range(len(line["options"]))), **line}

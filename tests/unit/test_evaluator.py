@@ -12,10 +12,13 @@ from cluenet.contracts import Dataset
 from cluenet.errors import CheckpointError, DataError
 from cluenet.evaluate.batches import Part, plan_batches
 from cluenet.evaluate.benchmark import NO_METRICS
-from cluenet.evaluate.evaluator import evaluate, model_address, read_samples, zero_shot_folder
+from cluenet.evaluate.evaluator import evaluate
+from cluenet.evaluate.files import read_samples
 from cluenet.evaluate.reliability import NO_YES_NO
 from cluenet.evaluate.results import NO_CLUES as WHY_NO_CLUES
 from cluenet.evaluate.results import NO_LABELS
+from cluenet.evaluate.sets import model_address
+from cluenet.evaluate.zero_shot import zero_shot_folder
 from cluenet.folders import read_manifest, write_manifest
 from cluenet.records import Example
 from cluenet.registry import register
@@ -24,6 +27,7 @@ from helpers.evaluation import NO_CLUES, Silent, model_folder, prepared_test, re
 from helpers.models import base_folder, example
 
 SETTINGS = {"questions_per_batch": 5, "bootstrap": 100}
+STORED = {**SETTINGS, "shuffles": 0}
 RECIPE = recipe(evaluate=SETTINGS)
 
 
@@ -107,7 +111,7 @@ def test_predictions_are_the_models_own(model: Path, prepared: Path, tmp_path: P
     from cluenet.model.checkpoint import load_model
     from cluenet.prepared import PreparedSet
 
-    _evaluate(model, prepared, out=tmp_path)
+    _evaluate(model, prepared, out=tmp_path, recipe=recipe(evaluate=STORED))
     by_id = {sample["id"]: sample for sample in read_samples(tmp_path / "fake-test")}
     network, data = load_model(model), PreparedSet(prepared)
     for clip in data.clip_keys:
@@ -281,6 +285,6 @@ def test_a_plain_checkpoint_is_evaluated_without_training(prepared: Path, tmp_pa
 
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
-    with pytest.raises(CheckpointError, match="not a Hugging Face multimodal checkpoint"):
+    with pytest.raises(CheckpointError, match="not a checkpoint in Hugging Face layout"):
         zero_shot_folder(RECIPE, tmp_path / "base", tmp_path / "model")
     assert not (tmp_path / "model" / "manifest.json").exists()

@@ -10,7 +10,7 @@ from statistics import fmean
 import pytest
 from rich.console import Console
 
-from cluenet.evaluate.evaluator import evaluate, read_samples
+from cluenet.evaluate.evaluator import evaluate
 from cluenet.evaluate.faithfulness import (
     NO_RECORDS,
     NONE_SHOWN,
@@ -19,6 +19,7 @@ from cluenet.evaluate.faithfulness import (
     faithfulness,
     stands_in_the_text,
 )
+from cluenet.evaluate.files import read_samples
 from cluenet.evaluate.results import summarise
 from cluenet.metrics.faithfulness import headlines
 from cluenet.model.interventions import NO_CLUES as READS_NONE

@@ -31,7 +31,7 @@ OTHER_COMPONENT = {
 }  # fmt: skip
 OTHER_VALUE: dict[str, Any] = {
     "train.stage1.accumulate": 2, "train.stage2.accumulate": 2, "data.reader.strategy": "scan", "data.fallback_reader.strategy": "scan", "data.codec": "jpeg95", "data.size.max_pixels": None, "train.strategy": None, "train.precision": "bf16",
-    "train.stage1.optimizer": "muon", "train.stage2.optimizer": "muon", "train.report_to": [], "evaluate.rows": ["own"],
+    "train.stage1.optimizer": "muon", "train.stage2.optimizer": "muon", "train.report_to": [], "evaluate.rows": ["own"], "evaluate.mode": "generate",
     "model.reasoner.scoring": "likelihood", "train.stage2.coupled": False, "train.stage1.clues": "own",
     "train.stage2.clues": None, "version": None, "extends": None, "plugins": None, "model.backbone.family": None,
     "train.stage1.until": 0.9, "train.stage2.until": 0.9, "train.stage1.visual_dropout": None, "train.stage2.visual_dropout": None,

@@ -64,7 +64,7 @@ class Page(HTMLParser):
         return [float(value) for _, attrs in self.tags if (value := attrs.get("data-value")) not in (None, "None")]
 
 
-SETTINGS = {"questions_per_batch": 8, "bootstrap": 100}
+SETTINGS = {"questions_per_batch": 8, "bootstrap": 100, "shuffles": 0}
 
 
 @pytest.fixture(scope="module")

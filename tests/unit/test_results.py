@@ -55,7 +55,7 @@ def test_quarantined_rows_are_wrong_in_all_and_counted_by_reason() -> None:
     assert found["accuracy"]["overall"]["n"] == 3
     assert found["counts"] == {
         "rows": 7, "asked": 4, "answered": 3, "quarantined": 3, "reasons": {"corrupt": 1, "missing": 2}, "videos": 3,
-        "clips": 3, "labelled": 4,
+        "clips": 3, "labelled": 4, "unparsed": 0,
     }  # fmt: skip
 
 
@@ -149,7 +149,12 @@ STATED = PredictedClue("red hits blue", ("<t1>", "red", "hits", "_"), 0.5, 1.0, 
 def _line(item, clues=(STATED,), logprobs=(-0.1, -3.0, -3.0)):
     answer = Answer(item.id, 0, logprobs, clues)
     return sample_of(
-        item, "key", {"own": answer, "none": replace(answer, prediction=1)}, [("<t0>", "red", "hits", "blue")], VIEW
+        item,
+        "key",
+        range(len(item.options)),
+        {"own": answer, "none": replace(answer, prediction=1)},
+        [("<t0>", "red", "hits", "blue")],
+        VIEW,
     )
 
 
@@ -178,7 +183,7 @@ def test_times_are_those_of_the_file_and_pointing_still_fits() -> None:
 
 def test_open_questions_and_unknown_answers() -> None:
     open_ended = replace(example(0), options=(), answer="red  square")
-    line = sample_of(open_ended, "key", {"own": Answer("q0", "Red square", ())}, [], VIEW)
+    line = sample_of(open_ended, "key", (), {"own": Answer("q0", "Red square", ())}, [], VIEW)
     assert (line["correct"], line["options"]) == (True, [])
     assert _line(replace(example(0), answer=None))["correct"] is None
     assert _line(replace(example(0), clues=None))["true_clues"] is None

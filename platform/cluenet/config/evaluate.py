@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from cluenet.config.base import Section
 from cluenet.steps import setting
 
@@ -17,6 +19,25 @@ class EvaluateSection(Section):
         "evaluate",
         description="Whose clues are read: the model's own, ground truth, none, the displayed words alone.",
     )
+    mode: Literal["letters", "generate"] = setting(
+        "letters",
+        "evaluate",
+        description="letters: the options are scored as model.reasoner.scoring says; generate: the model writes free text, and "
+        "the option that it names is read from it.",
+    )
+    max_new_tokens: int = setting(
+        32, "evaluate", description="Tokens after which what the model writes is cut; also of open questions.", ge=1
+    )
+    shuffles: int = setting(
+        1,
+        "evaluate",
+        description="In how many orders every question's options are shown; with several, results say how scores depend on "
+        "it. 0: once, as the dataset stores them.",
+        ge=0,
+    )
+    seed: int = setting(
+        0, "evaluate", description="Makes, with a question's id, the orders in which its options are shown.", ge=0
+    )
     faithfulness: bool = setting(
         False,
         "evaluate",
@@ -26,3 +47,12 @@ class EvaluateSection(Section):
     bootstrap: int = setting(1000, "evaluate", description="Resamples (of videos) behind every interval.", ge=100)
     workers: int = setting(1, "none", description="Evaluation processes.", ge=1)
     threads: int = setting(1, "evaluate", description="Torch threads per process; fixed, so that bytes repeat.", ge=1)
+
+    @model_validator(mode="after")
+    def _faithfulness_has_probabilities(self) -> EvaluateSection:
+        if self.faithfulness and self.mode == "generate":
+            raise ValueError(
+                "faithfulness compares the probabilities of options, and mode `generate` answers without them. Set mode to "
+                "letters, or faithfulness to false"
+            )
+        return self

@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import tee
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ class _Run:
             write_manifest(self.folder, self._manifest(accounts))
 
     def _ready(self, accounts: QuestionAccounts, quarantined: list[Quarantined]) -> Ready:
-        for row in self.rows:
+        for number, row in enumerate(self.rows):
             clip = self._clip(row) if isinstance(row, Example) else {}
             if isinstance(row, Example) and "key" in clip:
                 yield row, clip["key"]
@@ -157,7 +158,7 @@ class _Run:
                 why = clip["reason"], clip["detail"], clip["reader"]
                 row = Quarantined(row.id, row.dataset, row.video.path, *why, row.type, row.meta)
             accounts.add_quarantined(row)
-            quarantined.append(row)
+            quarantined.append(replace(row, row=number))
 
     def _seen(self, ready: Ready, progress: type[Progress]) -> Ready:
         """With the clues of a source that looks at the frames first."""

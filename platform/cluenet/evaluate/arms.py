@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluenet.errors import DataError, suggestion
-from cluenet.evaluate.evaluator import read_samples
+from cluenet.evaluate.files import read_samples
 from cluenet.evaluate.samples import Sample
 from cluenet.folders import finished, read_manifest
 

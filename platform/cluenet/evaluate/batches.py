@@ -7,7 +7,7 @@ however many workers there are, the numbers are the same to the last bit.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,17 +15,22 @@ from typing import Any
 
 import torch
 
+from cluenet.evaluate.option_order import Order, shown_order, stored_answer, stored_order, stored_record
 from cluenet.evaluate.results import available_rows
-from cluenet.evaluate.samples import Sample, View, sample_of
+from cluenet.evaluate.samples import Sample, View, sample_of, verdict
 from cluenet.model.batch import Batch
 from cluenet.model.checkpoint import load_model
 from cluenet.model.diagnostics import diagnose
+from cluenet.model.evidence import ClueRow
+from cluenet.model.generate import Writing
 from cluenet.model.interventions import inapplicable, intervene
+from cluenet.model.pipeline import Look
 from cluenet.model.utilities import Utility
 from cluenet.model.vlm import Grid
 from cluenet.plain import rounded
 from cluenet.prepared import PreparedSet
-from cluenet.records import Example
+from cluenet.recipe import Recipe
+from cluenet.records import Answer, Example, Frames
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,40 @@ def batches_of(prepared: PreparedSet, questions_per_batch: int) -> list[list[Par
 
 
 @dataclass(frozen=True)
+class Asking:
+    """How questions are asked, and what is measured on the way."""
+
+    rows: tuple[str, ...]
+    threads: int
+    device: str
+    mode: str
+    max_new_tokens: int
+    shuffles: int
+    seed: int
+    faithfulness: bool
+    utility: Utility  # this and the next: what makes a clue useful, with `faithfulness`
+    delta: float
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Asking:
+        """Evaluation workers get a GPU where training workers do."""
+        section, useful = recipe.evaluate, recipe.train.last_stage.filter_loss
+        return cls(
+            rows=section.rows, threads=section.threads, device="cuda" if recipe.train.resources.gpu else "cpu",
+            mode=section.mode, max_new_tokens=section.max_new_tokens, shuffles=section.shuffles, seed=section.seed,
+            faithfulness=section.faithfulness, utility=useful.utility, delta=useful.delta,
+        )  # fmt: skip
+
+    @property
+    def writing(self) -> Writing:
+        return Writing(every=self.mode == "generate", most_tokens=self.max_new_tokens)
+
+    def order(self, example: Example, shuffle: int) -> Order:
+        """In which the example's options are shown."""
+        return shown_order(example, seed=self.seed, shuffle=shuffle) if self.shuffles else stored_order(example)
+
+
+@dataclass(frozen=True)
 class BatchResult:
     samples: list[Sample]
     extracts: bool  # the model states clues of its own
@@ -70,51 +109,97 @@ class BatchResult:
     own_seconds: float  # of these, for the looks at the videos and the answers of row `own`
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """A batch whose options stand in one of their orders."""
+
+    batch: Batch
+    orders: list[Order]  # of every question
+
+    def stored(self, answers: Mapping[ClueRow, Sequence[Answer]]) -> list[dict[str, Answer]]:
+        """By question, then by row."""
+        return [
+            {row: stored_answer(given[n], shown, order) for row, given in answers.items()}
+            for n, (shown, order) in enumerate(zip(self.batch.examples, self.orders, strict=True))
+        ]
+
+
 class BatchEvaluator:
     """One model in one process. Raises CheckpointError when the model folder cannot be loaded."""
 
-    def __init__(
-        self, model_folder: Path, *, rows: Sequence[str], threads: int, utility: Utility, delta: float, device: str = "cpu",
-        faithfulness: bool = False,
-    ):  # fmt: skip
-        """utility, delta: what makes a clue useful, with `faithfulness`."""
-        torch.set_num_threads(threads)
-        self.model = load_model(model_folder, device=device)
-        self.rows, self.device, self.faithfulness = tuple(rows), device, faithfulness
-        self.utility, self.delta = utility, delta
+    def __init__(self, model_folder: Path, asking: Asking):
+        torch.set_num_threads(asking.threads)
+        self.model, self.asking = load_model(model_folder, device=asking.device), asking
 
     def __call__(self, prepared: PreparedSet, parts: Sequence[Part]) -> BatchResult:
         """Raises DataError when the prepared set is damaged, CheckpointError when the model's numbers are not finite."""
         started = time.perf_counter()
-        clips = [
-            (prepared.frames(part.clip), prepared.examples_of(part.clip)[part.first : part.last]) for part in parts
-        ]
-        batch = self.model.collate(clips, seed=0, shuffle_options=False)
-        moved = batch.to(self.device)
+        examples = [prepared.examples_of(part.clip)[part.first : part.last] for part in parts]
+        shown = self._first([prepared.frames(part.clip) for part in parts], examples)
         rows, notes = self._rows(labelled=prepared.manifest["labels"]["clues"] > 0)
         started_own = time.perf_counter()
-        look = self.model.look(moved)
-        answers = self.model.predict_rows(moved, ["own"], look=look)
+        look = self.model.look(shown.batch)
+        answers = self._answers(shown, rows[:1], look)
         own_seconds = time.perf_counter() - started_own
-        answers |= self.model.predict_rows(moved, rows[1:], look=look)  # type: ignore[arg-type]
-        per_question = [dict(zip(answers, question)) for question in zip(*answers.values())]
-        keys = [part.clip for part in parts for _ in range(part.last - part.first)]
-        samples = [
-            sample_of(example, key, given, self._true_words(example, grid), self._view(grid))
-            for (example, grid), key, given in zip(_with_grids(batch), keys, per_question, strict=True)
-        ]
-        if self.faithfulness:
-            changed = intervene(self.model, moved, look)
-            diagnosed = diagnose(self.model, moved, look, utility=self.utility, delta=self.delta)
-            for sample, *records in zip(samples, changed, diagnosed, strict=True):
-                sample["faithfulness"], sample["diagnostics"] = map(rounded, records)
+        answers |= self._answers(shown, rows[1:], look)
+        samples = self._samples(parts, examples, shown, shown.stored(answers))
+        for number in range(1, self.asking.shuffles):
+            self._add_shuffle(samples, examples, self._reordered(shown.batch, examples, number), look)
+        if self.asking.faithfulness:
+            self._add_faithfulness(samples, shown, look)
         return BatchResult(samples, self.model.extracts, notes, time.perf_counter() - started, own_seconds)
+
+    # ------------------------------------------------------------------------------------ option orders
+    def _first(self, frames: Sequence[Frames], examples: Sequence[Sequence[Example]]) -> _Shown:
+        shown, orders = self._in_order(examples, 0)
+        batch = self.model.collate(list(zip(frames, shown)), seed=0, shuffle_options=False)
+        return _Shown(batch.to(self.asking.device), orders)
+
+    def _reordered(self, batch: Batch, examples: Sequence[Sequence[Example]], shuffle: int) -> _Shown:
+        """The same questions about the same clips, which are not looked at again."""
+        shown, orders = self._in_order(examples, shuffle)
+        return _Shown(self.model.collator.questions(batch.prefix, batch.grids, shown).to(self.asking.device), orders)
+
+    def _in_order(self, examples: Sequence[Sequence[Example]], shuffle: int) -> tuple[list[list[Example]], list[Order]]:
+        orders = [[self.asking.order(example, shuffle) for example in row] for row in examples]
+        shown = [
+            [example.with_options_in(order) for example, order in zip(row, mine)] for row, mine in zip(examples, orders)
+        ]
+        return shown, [order for row in orders for order in row]
+
+    # ------------------------------------------------------------------------------------------ answers
+    def _answers(self, shown: _Shown, rows: Sequence[str], look: Look) -> dict[ClueRow, list[Answer]]:
+        return self.model.predict_rows(shown.batch, rows, look=look, writing=self.asking.writing)  # type: ignore[arg-type]
+
+    def _samples(
+        self, parts: Sequence[Part], examples: Sequence[Sequence[Example]], shown: _Shown, answers: Sequence[dict[str, Answer]]
+    ) -> list[Sample]:  # fmt: skip
+        asked = [(part.clip, grid, one) for part, grid, row in zip(parts, shown.batch.grids, examples) for one in row]
+        return [
+            sample_of(example, clip, order, given, self._true_words(example, grid), self._view(grid))
+            for (clip, grid, example), order, given in zip(asked, shown.orders, answers, strict=True)
+        ]
+
+    def _add_shuffle(
+        self, samples: Sequence[Sample], examples: Sequence[Sequence[Example]], shown: _Shown, look: Look
+    ) -> None:
+        given = shown.stored(self._answers(shown, ["own"], look))
+        asked = [example for row in examples for example in row]
+        for sample, example, answers in zip(samples, asked, given, strict=True):
+            sample.setdefault("shuffles", []).append(rounded(verdict(example, answers["own"])))
+
+    def _add_faithfulness(self, samples: Sequence[Sample], shown: _Shown, look: Look) -> None:
+        changed = intervene(self.model, shown.batch, look)
+        diagnosed = diagnose(self.model, shown.batch, look, utility=self.asking.utility, delta=self.asking.delta)
+        for sample, order, *records in zip(samples, shown.orders, changed, diagnosed, strict=True):
+            sample["faithfulness"], sample["diagnostics"] = (rounded(stored_record(one, order)) for one in records)
 
     def _rows(self, *, labelled: bool) -> tuple[list[str], dict[str, str]]:
         """Those that can be measured, and what cannot."""
-        wanted = {*self.rows, "oracle"} if self.faithfulness else self.rows
+        tested = self.asking.faithfulness
+        wanted = {*self.asking.rows, "oracle"} if tested else self.asking.rows
         rows, notes = available_rows(wanted, reads_clues=self.model.slots > 0, labelled=labelled)
-        if self.faithfulness:
+        if tested:
             notes |= {f"faithfulness.{name}": why for name, why in inapplicable(self.model).items()}
         return rows, notes
 
@@ -127,10 +212,6 @@ class BatchEvaluator:
 
     def _view(self, grid: Grid) -> View:
         return View((grid.blocks, grid.rows, grid.cols), grid.seconds, self.model.reasoner.sees_video)
-
-
-def _with_grids(batch: Batch) -> list[tuple[Example, Grid]]:
-    return [(example, grid) for grid, clip in zip(batch.grids, batch.clips) for example in clip]
 
 
 @lru_cache(maxsize=8)

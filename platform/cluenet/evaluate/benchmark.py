@@ -43,10 +43,16 @@ def _span(sample: Sample) -> tuple[float, float] | None:
     return min(clue["start_seconds"] for clue in timed), max(clue["end_seconds"] for clue in timed)
 
 
+def measurable(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Those that count: answers are known, or never came to be asked for. None of a split without public answers."""
+    known = [one for one in verdicts if one.answer is not None or not one.asked]
+    return known if any(one.asked for one in known) else []
+
+
 def benchmark(dataset: type[Dataset], verdicts: Sequence[Verdict], resamples: int) -> dict[str, Any] | None:
     """The block `benchmark`, None where the dataset has no metrics of its own or no answer is known."""
-    known = [one for one in verdicts if one.answer is not None or not one.asked]
-    if not any(one.asked for one in known):
+    known = measurable(verdicts)
+    if not known:
         return None
     answered = [one for one in known if one.prediction is not None]
     blocks = {"all": dataset.measures(known), "answered": dataset.measures(answered)}

@@ -16,14 +16,16 @@ from cluenet.metrics.calibration import calibration
 from cluenet.metrics.hallucination import YesNo, hallucination
 
 NO_OPTIONS = "no question of this test set has options and a known answer"
+WRITTEN = "answers were written (evaluate.mode generate), so they have no probability"
 NO_YES_NO = "no question of this test set has the options yes and no and a known answer"
 
 
 def reliability(known: Sequence[Sample], resamples: int) -> tuple[dict[str, Any], dict[str, str]]:
     """`calibration` and `hallucination` of the model's own answers, each None with a note where it cannot be measured."""
     choices = [sample for sample in known if sample["options"]]
-    blocks = {"calibration": _calibration(choices, resamples), "hallucination": _hallucination(choices, resamples)}
-    why = {"calibration": NO_OPTIONS, "hallucination": NO_YES_NO}
+    scored = [sample for sample in choices if "reply" not in sample]
+    blocks = {"calibration": _calibration(scored, resamples), "hallucination": _hallucination(choices, resamples)}
+    why = {"calibration": WRITTEN if choices else NO_OPTIONS, "hallucination": NO_YES_NO}
     return blocks, {name: why[name] for name, block in blocks.items() if block is None}
 
 
@@ -53,5 +55,8 @@ def is_yes_no(sample: Sample) -> bool:
 
 
 def yes_no(sample: Sample) -> YesNo:
-    says, right = (sample["options"][sample[key]].casefold() == "yes" for key in ("prediction", "answer"))
+    says, right = (
+        None if sample[key] is None else sample["options"][sample[key]].casefold() == "yes"
+        for key in ("prediction", "answer")
+    )
     return YesNo(sample["video"], sample["meta"].get("pair"), says, right)

@@ -3,16 +3,18 @@
     accuracy   of the model's own answers: {overall, macro, by_type, all}; in `all` quarantined questions count as wrong
     rows       the same without `all` for each row: own, oracle (ground-truth clues), none, text (the displayed words)
     chance     accuracy of guessing: mean of 1 / options
-    positions  how often each option's place was predicted, and how often it was right
+    positions  how often each letter was predicted, and how often it was right, by the place where options were shown
     clues      {stated, kept}: agreement with labelled clues (see cluenet.metrics.clues), before and after the filter
     pointing   {rate, chance}: how often attention's peak lies on a labelled box, and a random token would
     calibration, hallucination  see `evaluate.reliability`
     faithfulness                see `evaluate.faithfulness`; this and the next only there with `evaluate.faithfulness`
     biases, filter              see `metrics.biases`, `metrics.filtering`
     benchmark  see `evaluate.benchmark`
+    shuffles   see `evaluate.shuffles`; only with `evaluate.shuffles` above 1
     tokens     means per question: visual, seen by the answer pass, clue words, clues stated, clues kept
-    counts     of questions, videos, clips and quarantined rows
+    counts     of questions, videos, clips and quarantined rows; `unparsed`: written replies that name no option
     notes      what is missing here, and why
+    results, n-samples, config, ..     see `evaluate.harness`
 
 Every estimate is {value, low, high, n}: a 95 % bootstrap interval by video.
 """
@@ -95,10 +97,16 @@ def _accuracy(known: Sequence[Sample], row: str, resamples: int) -> dict[str, An
 def _positions(known: Sequence[Sample]) -> dict[str, list[int]]:
     choices = [sample for sample in known if sample["options"]]
     widest = max((len(sample["options"]) for sample in choices), default=0)
+    parsed = [sample for sample in choices if sample["prediction"] is not None]
     return {
-        "predicted": position_counts([sample["prediction"] for sample in choices], widest),
-        "right": position_counts([sample["answer"] for sample in choices], widest),
+        "predicted": position_counts([_letter(sample, "prediction") for sample in parsed], widest),
+        "right": position_counts([_letter(sample, "answer") for sample in choices], widest),
     }
+
+
+def _letter(sample: Sample, key: str) -> int:
+    place: int = sample["order"].index(sample[key])
+    return place
 
 
 def _clues(samples: Sequence[Sample], extracts: bool, resamples: int) -> tuple[dict[str, Any], dict[str, str]]:
@@ -153,4 +161,5 @@ def _counts(samples: Sequence[Sample], known: Sequence[Sample], lost: Sequence[M
         "reasons": dict(sorted(Counter(row["reason"] for row in lost).items())),
         "videos": len(set(_videos(samples))), "clips": len({sample["clip"] for sample in samples}),
         "labelled": sum(sample["true_clues"] is not None for sample in samples),
+        "unparsed": sum(sample["prediction"] is None for sample in samples),
     }  # fmt: skip

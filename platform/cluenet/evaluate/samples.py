@@ -2,8 +2,14 @@
 
     id dataset type video start_seconds end_seconds clip    what was asked about; `clip` is its key in the prepared set
     question options answer                                 `answer` as in `records.Example`, null where it is not known
-    prediction option_logprobs correct                      with the model's own clues; `correct` null without an answer
+    doc_id         place of the question among the dataset's rows, bad ones included
+    order          at each letter, the index of the option that was shown there
+    prediction option_logprobs correct                      with the model's own clues; `correct` null without an answer,
+                   `prediction` null where the model's reply names no option
+    reply          what the model wrote as its answer, here and in `rows` and `shuffles`; only where it did
     rows           {row: {prediction, option_logprobs, correct}} of the other rows: oracle, none, text
+    shuffles       [{prediction, option_logprobs, correct}] with the options in other orders; only with several
+    target filtered_resps    the right answer, null where it is not known, and [the model's], in words: names of lmms-eval
     clues          [{text, words, start_seconds, end_seconds, box, gate, kept, pointing, pointing_chance}] as stated
     true_clues     [{text, words, start_seconds, end_seconds, boxes}], or null where clues are not labelled
     chain          the labelled reasoning, or null
@@ -14,7 +20,8 @@
                    `cluenet.model.interventions`; null for an open question
     diagnostics    with it: what the model sees, understands and concludes, see `cluenet.model.diagnostics`
 
-Times are seconds of the video file, boxes fractions of the frame, floats rounded to 6 digits.
+Indexes of options, and values by option, are in the order in which the dataset stores them. Times are seconds of the video
+file, boxes fractions of the frame, floats rounded to 6 digits.
 """
 
 from __future__ import annotations
@@ -48,8 +55,9 @@ class View:
 
 
 def sample_of(
-    example: Example, clip: str, answers: Mapping[str, Answer], true_words: Sequence[tuple[str, ...]], view: View
-) -> Sample:
+    example: Example, clip: str, order: Sequence[int], answers: Mapping[str, Answer], true_words: Sequence[tuple[str, ...]],
+    view: View,
+) -> Sample:  # fmt: skip
     """`answers`: by row, `own` among them. `true_words`: words of each labelled clue, empty for a model without clues.
 
     Raises CheckpointError when the model's numbers are not finite.
@@ -57,27 +65,36 @@ def sample_of(
     video, own = example.video, answers["own"]
     boxes = [_moved(box, -video.start_seconds) for clue in example.clues or () for box in clue.boxes]
     stated = [_stated(clue, boxes, view, video.start_seconds) for clue in own.clues]
-    others = {row: _verdict(example, answer) for row, answer in answers.items() if row != "own"}
+    others = {row: verdict(example, answer) for row, answer in answers.items() if row != "own"}
     line: Sample = rounded({
         "id": example.id, "dataset": example.dataset, "type": example.type, "video": video.path,
         "start_seconds": video.start_seconds, "end_seconds": video.end_seconds, "clip": clip,
         "question": example.question, "options": list(example.options), "answer": example.answer,
-        **_verdict(example, own), "rows": others,
+        "order": list(order), **verdict(example, own), "rows": others, "target": example.answer_text,
+        "filtered_resps": [_words(example, own.prediction)],
         "clues": stated, "true_clues": _true_clues(example.clues, true_words), "chain": example.chain, "meta": dict(example.meta),
         "tokens": {"visual": view.tokens, "seen": view.tokens if view.sees_video else 0, "clue_words": _num_words(own)},
     })  # fmt: skip
     return line
 
 
-def _verdict(example: Example, answer: Answer) -> dict[str, Any]:
+def verdict(example: Example, answer: Answer) -> dict[str, Any]:
+    """What was answered, and whether it is right."""
     if not all(map(math.isfinite, answer.option_logprobs)):
         raise CheckpointError(
             f"question {example.id}: the model's log-probabilities are {list(answer.option_logprobs)}, not numbers. Its weights "
             "are damaged or training diverged: lower the learning rate and train again."
         )
     right = None if example.answer is None else is_right(answer.prediction, example.answer)
-    wrote = {} if answer.chain is None else {"generated_chain": answer.chain}
-    return {"prediction": answer.prediction, "option_logprobs": list(answer.option_logprobs), "correct": right, **wrote}
+    wrote = {"generated_chain": answer.chain, "reply": answer.reply}
+    return {
+        "prediction": answer.prediction, "option_logprobs": list(answer.option_logprobs), "correct": right,
+        **{name: text for name, text in wrote.items() if text is not None},
+    }  # fmt: skip
+
+
+def _words(example: Example, prediction: int | str | None) -> str | None:
+    return example.options[prediction] if isinstance(prediction, int) else prediction
 
 
 def _stated(clue: PredictedClue, boxes: Sequence[Box], view: View, offset: float) -> dict[str, Any]:

@@ -13,19 +13,17 @@ import ray
 import ray.data
 
 from cluenet.errors import CluenetError, ClusterError
-from cluenet.evaluate.batches import BatchEvaluator, BatchResult, opened, parts_from
+from cluenet.evaluate.batches import Asking, BatchEvaluator, BatchResult, Part, opened, parts_from
 from cluenet.ray_data import quiet
 from cluenet.recipe import Recipe
 
 if TYPE_CHECKING:
-    from cluenet.evaluate.evaluator import Work
+    from cluenet.evaluate.sets import Work
 
 MOST_BLOCKS = 1000
 
 
-def results_of(
-    recipe: Recipe, model_folder: Path, work: Work, settings: dict[str, Any]
-) -> Iterator[tuple[int, BatchResult]]:
+def results_of(recipe: Recipe, model_folder: Path, work: Work, asking: Asking) -> Iterator[tuple[int, BatchResult]]:
     """(place in `work`, result) of every batch, in the order in which they are done.
 
     Raises ClusterError when more workers are asked for than fit, and what stopped a worker: CheckpointError, DataError.
@@ -33,15 +31,15 @@ def results_of(
     if not ray.is_initialized():
         ray.init(address="local", include_dashboard=False, log_to_driver=False)  # never a stranger's
     items = [
-        {"index": index, "folder": str(test.prepared.folder), "parts": json.dumps([astuple(part) for part in batch])}
-        for index, (test, batch) in enumerate(work)
+        {"index": index, "folder": str(test.prepared.folder), "parts": _text(test.batches[number])}
+        for index, (test, number) in enumerate(work)
     ]
-    cpus, gpus = float(settings["threads"]), recipe.train.resources.gpu
+    cpus, gpus = float(asking.threads), recipe.train.resources.gpu
     check_resources(recipe.evaluate.workers, cpus, gpus, ray.cluster_resources())
     with quiet():
         results = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_BLOCKS)).map(
             _Worker,
-            fn_constructor_kwargs={"recipe": recipe.to_dict(), "model": str(model_folder), "settings": settings},
+            fn_constructor_kwargs={"recipe": recipe.to_dict(), "model": str(model_folder), "asking": asking},
             num_cpus=cpus,
             num_gpus=gpus,
             compute=ray.data.ActorPoolStrategy(size=min(recipe.evaluate.workers, len(items))),
@@ -50,6 +48,10 @@ def results_of(
             if row["error"]:
                 raise pickle.loads(row["error"])
             yield row["index"], BatchResult(**json.loads(row["result"]))
+
+
+def _text(parts: Sequence[Part]) -> str:
+    return json.dumps([astuple(part) for part in parts])
 
 
 def check_resources(workers: int, cpus: float, gpus: float, have: dict[str, float]) -> None:
@@ -65,8 +67,8 @@ def check_resources(workers: int, cpus: float, gpus: float, have: dict[str, floa
 class _Worker:
     """A user's error comes back as a value: raised here, Ray would retry it, log it at length and wrap it."""
 
-    def __init__(self, recipe: dict[str, Any], model: str, settings: dict[str, Any]):
-        self._recipe, self._model, self._settings = recipe, Path(model), settings
+    def __init__(self, recipe: dict[str, Any], model: str, asking: Asking):
+        self._recipe, self._model, self._asking = recipe, Path(model), asking
         self._evaluator: BatchEvaluator | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -79,5 +81,5 @@ class _Worker:
     def _result(self, folder: str, parts: Sequence[Any]) -> str:
         if self._evaluator is None:
             Recipe.from_dict(self._recipe)  # loads the plug-ins
-            self._evaluator = BatchEvaluator(self._model, **self._settings)
+            self._evaluator = BatchEvaluator(self._model, self._asking)
         return json.dumps(vars(self._evaluator(opened(folder), parts)), allow_nan=False)

@@ -11,8 +11,8 @@ import numpy as np
 from cluenet.metrics.statistics import RESAMPLES, Interval, bootstrap, intervals, ratio, ratios
 
 
-def is_right(prediction: int | str, answer: int | str) -> bool:
-    """The right option; of an open question, the reference's words whatever their case and spacing."""
+def is_right(prediction: int | str | None, answer: int | str) -> bool:
+    """The right option; of an open question, the reference's words whatever their case and spacing. None is never right."""
     if isinstance(answer, int):
         return prediction == answer
     return str(prediction).casefold().split() == answer.casefold().split()

@@ -17,11 +17,12 @@ MEASURES = ("pair_accuracy", "yes_rate", "true_yes_rate", "yes_bias", "false_pos
 
 
 class YesNo(NamedTuple):
-    """One yes/no question. `pair`: a name that it shares with the questions of its pair, or None."""
+    """One yes/no question. `pair`: a name that it shares with the questions of its pair, or None. `says_yes` None: the reply
+    says neither, which is wrong."""
 
     video: str
     pair: str | None
-    says_yes: bool
+    says_yes: bool | None
     is_yes: bool
 
 
@@ -41,15 +42,17 @@ def hallucination(answers_N: Sequence[YesNo], *, resamples: int = RESAMPLES, see
     questions answered yes, and share whose answer is yes. yes_bias: their difference. false_positive_rate: share answered
     yes where the answer is no. false_positive_ratio: share of wrong answers that are a wrong yes; 0.5 is even.
     """
-    said_N, true_N = (
-        np.array([getattr(one, name) for one in answers_N], dtype=bool) for name in ("says_yes", "is_yes")
-    )
-    in_pair_N, right_pair_N = _pairs(answers_N, said_N == true_N)
-    columns = [said_N, true_N, np.ones_like(said_N), said_N & ~true_N, ~said_N & true_N, right_pair_N, in_pair_N]
+    said_N, true_N = (np.array([getattr(one, name) is True for one in answers_N]) for name in ("says_yes", "is_yes"))
+    right_N = np.array([one.says_yes == one.is_yes for one in answers_N])
+    in_pair_N, right_pair_N = _pairs(answers_N, right_N)
+    false_yes_N = said_N & ~true_N
+    columns = [
+        said_N, true_N, np.ones_like(said_N), false_yes_N, ~right_N & ~false_yes_N, right_pair_N, in_pair_N
+    ]  # fmt: skip
     values_NM = np.stack(columns, axis=1).astype(float)
     found_3J = bootstrap([one.video for one in answers_N], values_NM, _measures, resamples=resamples, seed=seed)
-    _, true, n, false_yes, false_no, _, pairs = values_NM.sum(0)
-    counts = (pairs, n, n, n, n - true, false_yes + false_no)
+    _, true, n, false_yes, other_wrong, _, pairs = values_NM.sum(0)
+    counts = (pairs, n, n, n, n - true, false_yes + other_wrong)
     return {name: interval.to_dict() for name, interval in zip(MEASURES, intervals(found_3J, counts))}
 
 
@@ -63,9 +66,9 @@ def _pairs(answers_N: Sequence[YesNo], right_N: np.ndarray) -> tuple[np.ndarray,
 
 
 def _measures(sums: np.ndarray) -> np.ndarray:
-    said, true, n, false_yes, false_no, right_pairs, pairs = np.moveaxis(sums, -1, 0)
+    said, true, n, false_yes, other_wrong, right_pairs, pairs = np.moveaxis(sums, -1, 0)
     values = (
         ratio(right_pairs, pairs), ratio(said, n), ratio(true, n), ratio(said - true, n), ratio(false_yes, n - true),
-        ratio(false_yes, false_yes + false_no),
+        ratio(false_yes, false_yes + other_wrong),
     )  # fmt: skip
     return np.stack(values, axis=-1)

@@ -83,7 +83,9 @@ def _options(sample: Sample) -> Iterator[dict[str, Any]]:
                "chosen": index == sample["prediction"], "letter": chr(65 + index)}  # fmt: skip
 
 
-def _words(sample: Sample, answer: int | str) -> str:
+def _words(sample: Sample, answer: int | str | None) -> str:
+    if answer is None:
+        return "(the reply names no option)"
     return str(sample["options"][answer]) if isinstance(answer, int) else answer
 
 
