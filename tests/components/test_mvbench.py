@@ -133,7 +133,7 @@ def test_questions_that_are_asked_twice_are_kept_marked_and_told(home: Path, cap
     with caplog.at_level(logging.WARNING, "cluenet"):
         found = rows(home, "Action Sequence")
     assert [row.meta.get("repeats") for row in found] == [None, None, "action_sequence-0000", None]
-    assert "action_sequence.json: 1 questions are asked a second time" in caplog.text
+    assert "action_sequence.json: asked a second time, and kept: 1 questions" in caplog.text
 
 
 def test_sources_follow_questions_and_layouts(home: Path) -> None:

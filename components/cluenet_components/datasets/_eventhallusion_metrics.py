@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 from cluenet.verdicts import Measure, Share, Verdict, accuracy_share
 from cluenet_components.datasets._yes_no import OPTIONS, says_yes
 
-KINDS = ("entire", "misleading", "interleave")
+Kind = Literal["entire", "misleading", "interleave"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def measures(verdicts: Sequence[Verdict]) -> list[Measure]:

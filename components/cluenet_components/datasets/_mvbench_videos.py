@@ -98,16 +98,20 @@ class Videos:
 
         Raises BadRowError corrupt_archive, DataError for an unreadable archive, StorageError.
         """
-        for layout, place in _places(task, part):
-            for root in (self._folder, self._folder / LATE_VIDEOS):
-                if (root / place).is_dir() if layout.fps else (root / place).is_file():
-                    return _ref(root / place, layout, part)
-        for layout, place in _places(task, part) if self._archives else ():
-            if path := self._archives.extracted(place, is_folder=layout.fps is not None):
-                return _ref(path, layout, part)
+        for find in (self._on_disk, self._in_archives):
+            for layout, place in _places(task, part):
+                if path := find(place, is_folder=layout.fps is not None):
+                    return _ref(path, layout, part)
         there = (layout for layout in LAYOUTS[task] if (self._folder / layout.folder).is_dir())
         layout = next(there, LAYOUTS[task][0])
         return _ref(self._folder / _names(layout, part)[0], layout, part)
+
+    def _on_disk(self, place: str, *, is_folder: bool) -> Path | None:
+        paths = (root / place for root in (self._folder, self._folder / LATE_VIDEOS))
+        return next((path for path in paths if (path.is_dir() if is_folder else path.is_file())), None)
+
+    def _in_archives(self, place: str, *, is_folder: bool) -> Path | None:
+        return self._archives.extracted(place, is_folder=is_folder) if self._archives else None
 
 
 def _places(task: TaskName, part: Part) -> Iterator[tuple[Layout, str]]:

@@ -9,15 +9,19 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 from cluenet.verdicts import MeanOf, Measure, Share, Verdict
 from cluenet_components.datasets._yes_no import OPTIONS, says_yes
 
+Category = Literal[
+    "object_relation", "temporal", "semantic_detail", "external_factual", "external_nonfactual", "interaction"
+]
+ALL_CATEGORIES: tuple[Category, ...] = get_args(Category)
+CATEGORIES = ALL_CATEGORIES[:-1]
+"""Those of the paper; overall measures leave interaction out."""
+
 EXTERNAL = ("external_factual", "external_nonfactual")
-CATEGORIES = ("object_relation", "temporal", "semantic_detail", *EXTERNAL)
-INTERACTION = "interaction"
-"""A category of the repository that its overall accuracies leave out."""
 
 SIDES = ("basic", "hallucination")
 ACCURACIES = {"accuracy": SIDES, "basic_accuracy": SIDES[:1], "halluc_accuracy": SIDES[1:]}
@@ -25,7 +29,7 @@ ACCURACIES = {"accuracy": SIDES, "basic_accuracy": SIDES[:1], "halluc_accuracy":
 
 FILES = {
     "object_relation": "obj_rel", "temporal": "temporal", "semantic_detail": "semantic", "external_factual": "fact",
-    "external_nonfactual": "nonfact", INTERACTION: INTERACTION,
+    "external_nonfactual": "nonfact", "interaction": "interaction",
 }  # fmt: skip
 """What the repository calls a category in its result files."""
 

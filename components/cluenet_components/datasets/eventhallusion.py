@@ -19,11 +19,10 @@ from cluenet.registry import register
 from cluenet.verdicts import Measure, Verdict
 from cluenet_components._files import existing_file, existing_folder, source_of
 from cluenet_components.datasets import _eventhallusion_metrics
-from cluenet_components.datasets._eventhallusion_metrics import KINDS
+from cluenet_components.datasets._eventhallusion_metrics import KINDS, Kind
 from cluenet_components.datasets._rows import BadRowError, Row, claim, json_rows
 from cluenet_components.datasets._yes_no import OPTIONS, answer_of
 
-Kind = Literal["entire", "misleading", "interleave"]
 SEEN = ("caption", "unexpected")
 """Of `event_info`, what happens in the video; `bias` is what a model may presume and does not happen."""
 
@@ -84,26 +83,19 @@ class EventHallusionDataset(Dataset):
         """One for each question; one for a record whose questions cannot be told."""
         asked = row.value.get("questions")
         problem = row.problem or _problem(row.value)
-        count = len(asked) if isinstance(asked, list) and asked else 1
-        for number in range(count):
-            question = asked[number] if isinstance(asked, list) and asked else None
-            meta = {
-                "record": {name: row.value[name] for name in row.value if name != "questions"},
-                "question": question,
-            }
-            key = f"{_id(row)}-{number}"
+        record = {name: value for name, value in row.value.items() if name != "questions"}
+        for number, question in enumerate(asked if isinstance(asked, list) and asked else [None]):
+            key, meta = f"{_id(row)}-{number}", {"record": record, "question": question}
             try:
                 if problem:
                     raise BadRowError("malformed", problem)
-                yield self._example(key, kind, row.value, question, number, meta)
+                yield self._example(key, kind, number, meta)
             except BadRowError as bad:
-                yield Quarantined(
-                    key, self.name, str(row.file), bad.reason, f"{row.where}: {bad.detail}", type=kind, meta=meta
-                )
+                detail = f"{row.where}: {bad.detail}"
+                yield Quarantined(key, self.name, str(row.file), bad.reason, detail, type=kind, meta=meta)
 
-    def _example(
-        self, key: str, kind: str, record: Mapping[str, Any], asked: Any, number: int, meta: Mapping[str, Any]
-    ) -> Example:
+    def _example(self, key: str, kind: str, number: int, meta: Mapping[str, Any]) -> Example:
+        record, asked = meta["record"], meta["question"]
         text = asked.get("question") if isinstance(asked, Mapping) else None
         if not isinstance(text, str) or not text.strip():
             raise BadRowError("malformed", f"questions.{number} is {asked!r:.120}, must have a text as question")

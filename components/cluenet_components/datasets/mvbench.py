@@ -124,8 +124,8 @@ class MvBenchDataset(Dataset):
                 yield Quarantined(key, self.name, str(file), bad.reason, f"{row.where}: {bad.detail}", type=task)
         if repeated:
             log.warning(
-                "%s: %d questions are asked a second time (`repeats` in their meta). The release of June 2024 replaced such "
-                "questions: download it again to have each once.", file, repeated,
+                "%s: asked a second time, and kept: %d questions (`repeats` in their meta). The release of June 2024 replaced "
+                "such questions: download it again to have each once.", file, repeated,
             )  # fmt: skip
 
     def _example(self, key: str, task: TaskName, row: Row, videos: Videos, seen: dict[tuple[Any, ...], str]) -> Example:

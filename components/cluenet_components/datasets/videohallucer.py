@@ -20,12 +20,8 @@ from cluenet.verdicts import Measure, Verdict
 from cluenet_components._files import existing_file, existing_folder, source_of
 from cluenet_components.datasets import _videohallucer_metrics
 from cluenet_components.datasets._rows import BadRowError, Row, json_rows
-from cluenet_components.datasets._videohallucer_metrics import CATEGORIES, EXTERNAL, INTERACTION, SIDES
+from cluenet_components.datasets._videohallucer_metrics import ALL_CATEGORIES, CATEGORIES, EXTERNAL, SIDES, Category
 from cluenet_components.datasets._yes_no import OPTIONS, answer_of
-
-Category = Literal[
-    "object_relation", "temporal", "semantic_detail", "external_factual", "external_nonfactual", "interaction"
-]
 
 
 @register.dataset("videohallucer")
@@ -70,7 +66,7 @@ class VideoHallucerDataset(Dataset):
         return _videohallucer_metrics.result_files(verdicts)
 
     def _categories(self) -> list[str]:
-        return [category for category in (*CATEGORIES, INTERACTION) if category in self.config.categories]
+        return [category for category in ALL_CATEGORIES if category in self.config.categories]
 
     def _root(self) -> Path:
         return existing_folder(self.config.folder, "videohallucer.folder")
