@@ -15,7 +15,7 @@ from cluenet.config.data import DataSection
 from cluenet.config.evaluate import EvaluateSection
 from cluenet.config.model import ModelSection
 from cluenet.config.serve import ServeSection
-from cluenet.config.train import TrainSection
+from cluenet.config.train import Stage, TrainSection
 from cluenet.errors import Problem, RecipeError
 from cluenet.plugins import load_components
 from cluenet.problems import problems_of
@@ -91,6 +91,22 @@ def _misfits(recipe: Recipe) -> Iterator[Problem]:
                 "write. Give it a weight, such as 1, or set model.reasoner.generate_chain to false"
             )
             yield Problem(f"{path}.losses.chain", message)
+        yield from _idle_rates(recipe, stage, path)
+
+
+def _idle_rates(recipe: Recipe, stage: Stage, path: str) -> Iterator[Problem]:
+    """Learning rates of groups that are not trained."""
+    model, tuning = recipe.model, recipe.train.tuning
+    reasons = {
+        "gate": not model.clue_filter.component.learned and f"the clue filter {model.clue_filter.name!r} has no gate to teach"
+        or not stage.losses.filter and f"{path}.losses.filter, which teaches the gate, is 0",
+        "clues": not model.reasoner.component.sees_clues and f"the reasoner {model.reasoner.name!r} reads no clues",
+        "projector": not tuning.projector and "train.tuning.projector is false",
+        "vision": not tuning.vision and "train.tuning.vision is false",
+    }  # fmt: skip
+    for group, rate in stage.lrs.model_dump(exclude_none=True).items():
+        if reasons[group]:
+            yield Problem(f"{path}.lrs.{group}", f"is {rate:g}, but {reasons[group]}. Set it to null, or train that part")
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

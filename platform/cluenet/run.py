@@ -135,6 +135,7 @@ class Run:
             return record()
 
     def _stage(self, stage: str, init: Path | None, utilities: Path | None = None) -> Path | None:
+        from cluenet.model.build import check_tuning
         from cluenet.train.trainer import train_stage
 
         base, address = self.base, self.plan.address(stage)
@@ -150,6 +151,7 @@ class Run:
 
         if finished(self.folder / stage) or not getattr(self.recipe.train, stage).steps:
             return train()
+        check_tuning(self.recipe.train, base, file=self.recipe.name)
         self._connect(training=True)
         with self._timed(stage):
             return train()

@@ -42,7 +42,8 @@ OTHER_VALUE: dict[str, Any] = {
     "model.clue_filter.gate": "soft", "train.stage1.filter_loss.utility": "mean", "train.stage2.filter_loss.utility": "mean",
     "train.stage1.filter_loss.source": None, "train.stage2.filter_loss.source": "offline",
     "train.stage1.filter_loss.ranking": None, "train.stage2.filter_loss.ranking": None,
-    "model.clue_extractor.matching": "hungarian", **{f"train.stage{n}.lrs.{group}": 0.01 for n in (1, 2) for group in ("gate", "clues", "projector", "vision")},
+    "model.clue_extractor.matching": "hungarian", "train.stage1.lrs.gate": None, "train.stage2.lrs.gate": None,  # the filter of this recipe has none
+    **{f"train.stage{n}.lrs.{group}": 0.01 for n in (1, 2) for group in ("clues", "projector", "vision")},
     "model.clue_extractor.bottleneck": "soft", "model.clue_extractor.presence": "learned",
     "model.clue_filter.threshold": 0.5, "train.stage1.final_lr_fraction": 0.5, "train.stage2.final_lr_fraction": 0.5,
     **dict.fromkeys((f"serve.{part}.autoscaling.min_replicas" for part in ("ingress", "decoding", "engine")), 2),

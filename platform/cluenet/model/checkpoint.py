@@ -1,6 +1,7 @@
 """A model folder: all that evaluation, `ask` and serving need, in ordinary formats.
 
-backbone/             Hugging Face folder of the fine-tuned backbone
+backbone/             Hugging Face folder of the fine-tuned backbone; with `train.tuning: full`
+adapter_*             otherwise: an adapter in peft's layout (`adapter.py`); model_config.json names the backbone it is for
 cluenet.safetensors   weights of the components around it
 model_config.json     the `model:` section it was built from
 frame_policy.json     how its videos were sampled, sized and stored
@@ -13,20 +14,28 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from cluenet.config.base import Section
 from cluenet.config.model import ModelSection
+from cluenet.config.train import TrainSection
+from cluenet.config.tuning import QloraTuning
 from cluenet.errors import CheckpointError, RecipeError
+from cluenet.model import quantization
+from cluenet.model.adapter import base_of, find_base, load_adapter, save_adapter
 from cluenet.model.build import build_model
 from cluenet.model.pipeline import ClueNet
+from cluenet.model.tuning import has_adapter
+from cluenet.model.vlm import VisionLanguageModel
 from cluenet.plugins import load_components
 from cluenet.problems import problems_of
 
+SectionT = TypeVar("SectionT", bound=Section)
 WEIGHTS, CONFIG, POLICY, RECIPE = "cluenet.safetensors", "model_config.json", "frame_policy.json", "recipe.yaml"
 
 
@@ -41,17 +50,26 @@ def save_model(
     """Write the folder; `recipe` as `Recipe.to_dict()`, `card` is shown in the model card and kept under `card`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    model.vlm.save(folder / "backbone")
+    backbone = _save_backbone(model.vlm, folder, recipe)
     own = {
         name: value.detach().contiguous() for name, value in model.state_dict().items() if not name.startswith("vlm.")
     }
     save_file(own, folder / WEIGHTS)
-    settings = {"model": recipe["model"], "plugins": list(recipe.get("plugins", ())), "card": dict(card)}
+    settings = {"model": recipe["model"], **backbone, "plugins": list(recipe.get("plugins", ())), "card": dict(card)}
     (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
     (folder / POLICY).write_text(json.dumps(frame_policy, indent=2) + "\n")
     (folder / RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False))
-    (folder / "README.md").write_text(model_card(recipe, frame_policy, card))
+    (folder / "README.md").write_text(model_card(recipe, frame_policy, card, base=backbone.get("base")))
     return folder
+
+
+def _save_backbone(vlm: VisionLanguageModel, folder: Path, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Whole, or as an adapter; what `_load_backbone` needs besides."""
+    if not has_adapter(vlm):
+        vlm.save(folder / "backbone")
+        return {}
+    save_adapter(vlm, folder)
+    return {"base": base_of(vlm), "train": {name: recipe["train"][name] for name in ("tuning", "precision")}}
 
 
 def load_model(folder: str | Path, *, device: str = "cpu") -> ClueNet:
@@ -59,11 +77,7 @@ def load_model(folder: str | Path, *, device: str = "cpu") -> ClueNet:
     folder = Path(folder)
     settings = _read(folder, CONFIG)
     load_components(settings.get("plugins", ()))
-    try:
-        section = ModelSection.model_validate(settings["model"])
-    except ValidationError as error:
-        raise RecipeError(str(folder / CONFIG), problems_of(error, ModelSection)) from None
-    model = build_model(section, folder / "backbone", seed=0)
+    model = _build(folder, settings)
     try:
         weights = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
@@ -80,6 +94,26 @@ def load_model(folder: str | Path, *, device: str = "cpu") -> ClueNet:
     if missing or unexpected:
         raise CheckpointError(f"{folder / WEIGHTS}: does not fit {CONFIG}: missing {missing}, unexpected {unexpected}")
     return model.to(device).eval()
+
+
+def _build(folder: Path, settings: Mapping[str, Any]) -> ClueNet:
+    """With the weights of its backbone, which is in the folder or is the named base with the folder's adapter."""
+    section = _section(folder, ModelSection, settings["model"])
+    if "base" not in settings:
+        return build_model(section, folder / "backbone", seed=0)
+    train = _section(folder, TrainSection, settings["train"])
+    if isinstance(train.tuning, QloraTuning) and (message := quantization.missing()):
+        raise CheckpointError(f"{folder}: {message}, or make a checkpoint without it: cluenet export {folder} --merge")
+    model = build_model(section, find_base(settings["base"], folder), seed=0, train=train)
+    load_adapter(model.vlm, folder)
+    return model
+
+
+def _section(folder: Path, section: type[SectionT], values: Mapping[str, Any]) -> SectionT:
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(str(folder / CONFIG), problems_of(error, section)) from None
 
 
 def read_frame_policy(folder: str | Path) -> dict[str, Any]:
@@ -104,8 +138,15 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
         raise CheckpointError(f"{folder / name}: cannot be read: {error}") from error
 
 
-def model_card(recipe: Mapping[str, Any], frame_policy: Mapping[str, Any], card: Mapping[str, Any]) -> str:
-    """Markdown with the metadata block that Hugging Face reads."""
+def model_card(
+    recipe: Mapping[str, Any], frame_policy: Mapping[str, Any], card: Mapping[str, Any], *, base: Mapping[str, Any] | None
+) -> str:
+    """Markdown with the metadata block that Hugging Face reads. `base`: what the folder's adapter belongs to."""
+    backbone = (
+        "its fine-tuned backbone, in `backbone/`,\nis an ordinary Hugging Face folder."
+        if base is None
+        else f"its adapter is peft's,\n`PeftModel.from_pretrained(base, THIS_FOLDER)`, and belongs to the backbone in `{base['folder']}`."
+    )
     parts = "\n".join(f"| {kind} | `{json.dumps(settings)}` |" for kind, settings in recipe["model"].items())
     facts = "\n".join(f"| {name} | {value} |" for name, value in card.items())
     return f"""---
@@ -127,6 +168,5 @@ A clue-aware video question answering model, trained with ClueNet on Ray. Ask it
 |---|---|
 {facts}
 
-Frames: `{json.dumps(frame_policy)}`. The recipe that made it is in `{RECIPE}`; its fine-tuned backbone, in `backbone/`,
-is an ordinary Hugging Face folder.
+Frames: `{json.dumps(frame_policy)}`. The recipe that made it is in `{RECIPE}`; {backbone}
 """

@@ -23,6 +23,7 @@ from cluenet.model.objective import objective
 from cluenet.model.packing import pick, place
 from cluenet.model.predict import answers_of
 from cluenet.model.sight import Sight
+from cluenet.model.tuning import parameter_counts
 from cluenet.model.utilities import Probe, gold_logprob
 from cluenet.model.vlm import Prefix, VisionLanguageModel
 from cluenet.records import Answer, Example, Frames
@@ -239,8 +240,4 @@ class ClueNet(nn.Module):
         return [*self.vlm.matrices.values(), *mine]
 
     def describe(self) -> dict[str, Any]:
-        backbone = sum(p.numel() for p in self.vlm.parameters())
-        return {
-            "backbone_parameters": backbone,
-            "clue_parameters": sum(p.numel() for p in self.parameters()) - backbone,
-        }
+        return dict(parameter_counts(self))

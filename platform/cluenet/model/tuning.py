@@ -159,3 +159,15 @@ def _group_of(name: str, family: Family) -> str:
 def adapter_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Both factors of every adapter."""
     return [parameter for name, parameter in model.named_parameters() if ".lora_" in name]
+
+
+def parameter_counts(model: nn.Module) -> dict[str, int]:
+    """Of a ClueNet: all of the backbone with its adapters, all clue parts, and those of both that are trained."""
+    counts = {"backbone_parameters": 0, "clue_parameters": 0, "trainable_parameters": 0}
+    for name, parameter in model.named_parameters():
+        if ".original_module." in name:  # peft keeps what a layer was before it was trained
+            continue
+        count = parameter.numel() * (2 if type(parameter).__name__ == "Params4bit" else 1)  # two weights in each byte
+        counts["backbone_parameters" if name.startswith("vlm.") else "clue_parameters"] += count
+        counts["trainable_parameters"] += count if parameter.requires_grad else 0
+    return counts

@@ -31,7 +31,7 @@ def save_final_model(
     if checkpoint is not None:
         with_filter = sharing.brings_filter(recipe, checkpoint.parent.name)
         checkpoints.load_weights(model, checkpoint / checkpoints.WEIGHTS, with_filter=with_filter)
-    card = {**_facts(checkpoint), **model.describe(), **calibration.calibrate(model, recipe, validation)}
+    card = {**_facts(checkpoint), "tuning": recipe.train.tuning.name, **model.describe(), **calibration.calibrate(model, recipe, validation)}
     with building(folder) as part:
         save_model(model, part, recipe=recipe.to_dict(), frame_policy=frame_policy, card=card)
         made_from = None if checkpoint is None else str(checkpoint.relative_to(run))
