@@ -96,17 +96,17 @@ def _misfits(recipe: Recipe) -> Iterator[Problem]:
 
 def _idle_rates(recipe: Recipe, stage: Stage, path: str) -> Iterator[Problem]:
     """Learning rates of groups that are not trained."""
-    model, tuning = recipe.model, recipe.train.tuning
-    reasons = {
-        "gate": not model.clue_filter.component.learned and f"the clue filter {model.clue_filter.name!r} has no gate to teach"
-        or not stage.losses.filter and f"{path}.losses.filter, which teaches the gate, is 0",
-        "clues": not model.reasoner.component.sees_clues and f"the reasoner {model.reasoner.name!r} reads no clues",
-        "projector": not tuning.projector and "train.tuning.projector is false",
-        "vision": not tuning.vision and "train.tuning.vision is false",
-    }  # fmt: skip
-    for group, rate in stage.lrs.model_dump(exclude_none=True).items():
-        if reasons[group]:
-            yield Problem(f"{path}.lrs.{group}", f"is {rate:g}, but {reasons[group]}. Set it to null, or train that part")
+    clue_filter, reasoner, tuning = recipe.model.clue_filter, recipe.model.reasoner, recipe.train.tuning
+    for group, trained, why_not in (
+        ("gate", clue_filter.component.learned, f"the clue filter {clue_filter.name!r} has no gate to teach"),
+        ("gate", stage.losses.filter, f"{path}.losses.filter, which teaches the gate, is 0"),
+        ("clues", reasoner.component.sees_clues, f"the reasoner {reasoner.name!r} reads no clues"),
+        ("projector", tuning.projector, "train.tuning.projector is false"),
+        ("vision", tuning.vision, "train.tuning.vision is false"),
+    ):
+        rate = getattr(stage.lrs, group)
+        if rate is not None and not trained:
+            yield Problem(f"{path}.lrs.{group}", f"is {rate:g}, but {why_not}. Set it to null, or train that part")
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

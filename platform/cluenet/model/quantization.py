@@ -9,7 +9,6 @@ from transformers import BitsAndBytesConfig
 
 from cluenet.config.tuning import QloraTuning
 from cluenet.model.families import FAMILIES
-from cluenet.model.tuning import PROJECTOR
 
 
 def missing() -> str | None:
@@ -25,5 +24,5 @@ def config_of(tuning: QloraTuning, *, bf16: bool) -> BitsAndBytesConfig:
         load_in_4bit=True, bnb_4bit_quant_type=tuning.quantization,
         bnb_4bit_use_double_quant=tuning.double_quantization,
         bnb_4bit_compute_dtype=torch.bfloat16 if bf16 else torch.float32,
-        llm_int8_skip_modules=[*sorted({family.tower for family in FAMILIES.values()}), PROJECTOR, "lm_head"],
+        llm_int8_skip_modules=["lm_head", *sorted({path for f in FAMILIES.values() for path in (f.tower, f.projector)})],
     )  # fmt: skip

@@ -23,8 +23,6 @@ from cluenet.model.vlm import VisionLanguageModel
 
 PROJECTIONS = r".*\.(language_model|text_model)\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
 """What gets an adapter by default. Names alone would not do: most families have modules of the same names in the tower."""
-PROJECTOR = r".*\.(merger|deepstack_merger_list\.\d+|multi_modal_projector|connector)"
-"""The modules between tower and language model, of all families."""
 ADAPTER_PARTS = (".lora_", ".modules_to_save.")
 """In names of weights: what peft added to the backbone, adapters and modules that are trained whole."""
 
@@ -51,10 +49,12 @@ def recompute_activations(vlm: VisionLanguageModel) -> None:
 
 
 def part_of(name: str, family: Family) -> str:
-    """Whose parameter of the backbone it is: of the `projector`, the `vision` tower or the language model (`text`)."""
-    if re.match(rf"{PROJECTOR}\.", name) or name.endswith("image_newline"):
-        return "projector"
-    return "vision" if name.startswith(f"{family.tower}.") else "text"
+    """Whose parameter of the backbone it is: of the language model with its head (`text`), of the `vision` tower, or of the
+    `projector`, which is what lies between them."""
+    if not name.startswith("model.") or name.startswith(f"{family.text}."):
+        return "text"
+    in_projector = any(name.startswith(f"{path}.") for path in (family.projector, family.deepstack) if path)
+    return "vision" if name.startswith(f"{family.tower}.") and not in_projector else "projector"
 
 
 # ------------------------------------------------------------------------------------------------------- adapters
@@ -79,11 +79,15 @@ def saved_names(model: nn.Module) -> frozenset[str] | None:
 
 def lora_config(hf: nn.Module, family: Family, tuning: LoraTuning) -> LoraConfig:
     """As peft writes it down. Raises RecipeError like `targets_of`."""
-    projector = [name for name, _ in hf.named_modules() if re.fullmatch(PROJECTOR, name)]
     return LoraConfig(
         r=tuning.r, lora_alpha=tuning.alpha, lora_dropout=tuning.dropout, target_modules=targets_of(hf, family, tuning),
-        modules_to_save=projector if tuning.projector else None,
+        modules_to_save=_projector_modules(hf, family) if tuning.projector else None,
     )  # fmt: skip
+
+
+def _projector_modules(hf: nn.Module, family: Family) -> list[str]:
+    lower = hf.get_submodule(family.deepstack).named_children() if family.deepstack else ()
+    return [family.projector, *(f"{family.deepstack}.{name}" for name, _ in lower)]
 
 
 def check_targets(tuning: FullTuning | LoraTuning, base_folder: str | Path, *, file: str) -> None:
