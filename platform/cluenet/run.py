@@ -269,12 +269,13 @@ class Run:
 
     @contextmanager
     def _timed(self, step: str, *, unless: bool = False) -> Iterator[None]:
-        """Adds the block's seconds to the account, also when it ends in an error or with Ctrl-C."""
+        """Adds the block's seconds to the account, also when it ends in an error or with Ctrl-C. A recipe that only scores
+        other models has no account: without training data there is no run folder."""
         started = time.monotonic()
         try:
             yield
         finally:
-            if not unless:
+            if self.recipe.data.train and not unless:
                 known = self._spent()
                 seconds = known[step]["seconds"] + time.monotonic() - started
                 known[step] = {"seconds": round(seconds, 2), "attempts": known[step]["attempts"] + 1}
