@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -185,8 +185,13 @@ class Backbone(Component):
         raise NotImplementedError
 
     def sources(self) -> list[str]:
-        """What the weights depend on besides the settings: a hub commit, the hash of an index file."""
+        """What the weights depend on besides the settings: a hub commit, the hash of an index file. Called on the driver before
+        there are workers, so what cannot work is refused here."""
         return []
+
+    def loading(self) -> dict[str, Any]:
+        """How `VisionLanguageModel.load` is to load the folder: its keyword arguments."""
+        return {}
 
     def unloaded(self, examples: Sequence[Example], note: Callable[[str], None]) -> VisionLanguageModel | None:
         """What `pretrain` will give, on torch's meta device, from config.json alone: for `cluenet plan`, which downloads and

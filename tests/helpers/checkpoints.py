@@ -12,6 +12,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedTokenizerFast
 
+from cluenet.model.tiny import new_model
+from cluenet.model.tiny_tokenizer import fit_tokenizer
+
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl", "smolvlm")
 HIDDEN, HEADS, PATCH, IMAGE = 64, 4, 4, 32
 SPREAD = 4.0
@@ -54,6 +57,17 @@ def checkpoint(family: str) -> Path:
     """The folder; written once per process."""
     folder = Path(tempfile.mkdtemp(prefix=f"cluenet-{family}-"))
     write_checkpoint(family, folder)
+    return folder
+
+
+@functools.cache
+def small_checkpoint(family: str) -> Path:
+    """What the `tiny` backbone makes, not taught anything: one-token words, and blocks that are counted."""
+    text = "which one hits red blue green cyan ? red hits blue . so red why does it move what"
+    tokenizer = fit_tokenizer([text], blocks=8, max_words=100, family=family)
+    sizes = {"hidden": 64, "layers": 3, "heads": 2, "vision_hidden": 32, "vision_layers": 2, "patch": 8, "image": 32}
+    folder = Path(tempfile.mkdtemp(prefix=f"cluenet-small-{family}-"))
+    new_model(tokenizer, family=family, seed=0, **sizes).save(folder)
     return folder
 
 

@@ -53,12 +53,12 @@ def base_folder() -> Path:
     return folder
 
 
-def tiny_model(seed: int = 0, **section) -> ClueNet:
-    """A ClueNet on that backbone; keywords are fields of the `model:` section."""
+def tiny_model(seed: int = 0, *, folder: Path | None = None, **section) -> ClueNet:
+    """A ClueNet on that backbone, or on the one in `folder`; keywords are fields of the `model:` section."""
     load_components()
     values = {
         "backbone": "tiny",
         "clue_extractor": {"name": "latent_slots", "slots": 2, "heads": 2},
         "clue_filter": "adaptive",
     }
-    return build_model(ModelSection.model_validate({**values, **section}), base_folder(), seed=seed)
+    return build_model(ModelSection.model_validate({**values, **section}), folder or base_folder(), seed=seed)

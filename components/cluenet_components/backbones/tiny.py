@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -13,7 +14,7 @@ from pydantic import Field, model_validator
 from cluenet.contracts import Backbone, PretrainContext
 from cluenet.errors import SupervisionError
 from cluenet.model import pretraining
-from cluenet.model.tiny import new_model
+from cluenet.model.tiny import TinySizes, new_model
 from cluenet.model.tiny_tokenizer import fit_tokenizer
 from cluenet.model.vlm import VisionLanguageModel
 from cluenet.records import Example
@@ -26,13 +27,19 @@ class TinyBackbone(Backbone):
     naming what is in a patch, then copying the letter of a stated answer. Saved as an ordinary Hugging Face folder."""
 
     class Config(ComponentConfig):
-        family: str = Field("qwen3_vl", pattern="^qwen3_vl$", description="Architecture, as `model_type` names it.")
+        family: Literal["qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl", "smolvlm"] = Field(
+            "qwen3_vl", description="Architecture, as `model_type` of a checkpoint's config.json names it."
+        )
         hidden: int = Field(128, ge=32, multiple_of=32, description="Width of the decoder.")
         layers: int = Field(5, ge=2, description="Decoder layers.")
         heads: int = Field(4, ge=1, description="Attention heads; the width of one must be at least 16.")
         vision_hidden: int = Field(64, ge=16, multiple_of=16, description="Width of the vision tower.")
         vision_layers: int = Field(1, ge=1, description="Layers of the vision tower.")
         patch: int = Field(8, ge=4, description="Patch side in pixels; 2 x 2 patches make one visual token.")
+        image: int = Field(
+            64, ge=16, description="Side in pixels that frames are resized to by llava_onevision, internvl and smolvlm, whose "
+            "towers take squares of one size; the others keep the size of the data.",
+        )  # fmt: skip
         max_words: int = Field(8000, ge=16, description="Vocabulary: the most frequent words of the training split.")
         blocks: int = Field(
             32, ge=1, description="Time labels in the vocabulary: the most temporal blocks a clip can have."
@@ -49,6 +56,14 @@ class TinyBackbone(Backbone):
                 raise ValueError(f"hidden {self.hidden} / heads {self.heads} must be an even number of at least 16")
             return self
 
+        @model_validator(mode="after")
+        def _whole_tokens(self) -> Self:
+            if self.image % (2 * self.patch):
+                raise ValueError(
+                    f"image {self.image} must be a multiple of 2 x patch {self.patch}, the side of a visual token"
+                )
+            return self
+
     def pretrain(self, context: PretrainContext) -> Path:
         examples = context.examples()
         vlm = self._new(examples, seed=context.seed)
@@ -62,15 +77,15 @@ class TinyBackbone(Backbone):
         return context.folder
 
     def _new(self, examples: Sequence[Example], *, seed: int) -> VisionLanguageModel:
-        tokenizer = fit_tokenizer(_texts(examples), blocks=self.config.blocks, max_words=self.config.max_words)
-        sizes = self.config.model_dump(
-            include={"family", "hidden", "layers", "heads", "vision_hidden", "vision_layers", "patch"}
-        )
-        return new_model(tokenizer, **sizes, seed=seed)
+        dialect = self.config.model_dump(include={"blocks", "max_words", "family"})
+        sizes = self.config.model_dump(include={field.name for field in fields(TinySizes)})
+        return new_model(fit_tokenizer(_texts(examples), **dialect), family=self.config.family, seed=seed, **sizes)
 
     def unloaded(self, examples: Sequence[Example], note: Callable[[str], None]) -> VisionLanguageModel:
         if not examples:
-            note("The vocabulary of a tiny backbone is made of the training split: without it, it has the fixed words only.")
+            note(
+                "The vocabulary of a tiny backbone is made of the training split: without it, it has the fixed words only."
+            )
         with torch.device("meta"):
             return self._new(examples, seed=0)
 

@@ -27,7 +27,7 @@ def build_model(
 
     Raises CheckpointError when the folder cannot be loaded, RecipeError like `check_tuning`.
     """
-    vlm = VisionLanguageModel.load(base_folder, quantization=_quantization(train))
+    vlm = VisionLanguageModel.load(base_folder, quantization=_quantization(train), **model.backbone.build().loading())
     return assemble(vlm, model, seed=seed, train=train)
 
 

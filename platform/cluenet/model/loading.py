@@ -42,7 +42,8 @@ class Checkpoint:
         config = config_of(folder)
         family = FAMILIES[config.model_type]
         files = processor_files(folder)
-        tokenizer, problems = None, [*_attention_problems(attention), *_weight_problems(folder)]
+        tokenizer = None
+        problems = [*_attention_problems(attention, config), *_weight_problems(folder)]
         try:
             tokenizer = tokenizer_of(folder)
             problems += tokenizer_problems(tokenizer, family)
@@ -135,7 +136,9 @@ def tokenizer_of(folder: Path) -> Any:
 # --------------------------------------------------------------------------------------------------- problems
 
 
-def _attention_problems(attention: str) -> Iterator[str]:
+def _attention_problems(attention: str, config: Any) -> Iterator[str]:
+    if "sliding_attention" in (getattr(config.text_config, "layer_types", None) or ()):
+        yield "its decoder attends in sliding windows (use_sliding_window), which packed questions cannot."
     if attention not in get_args(Attention):
         yield f"attention {attention!r} is not known. {suggestion(attention, get_args(Attention))}"
     if attention == "flash_attention_2" and not is_flash_attn_2_available():

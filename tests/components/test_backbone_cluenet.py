@@ -1,0 +1,151 @@
+"""The whole of ClueNet on every family: it trains, answers, and comes back from a folder as it was; `tiny` schools each."""
+
+from typing import get_args
+
+import pytest
+import torch
+
+from cluenet.config.model import ModelSection
+from cluenet.config.train import Losses, Stage1, Stage2
+from cluenet.contracts import PretrainContext
+from cluenet.model.build import build_model
+from cluenet.model.checkpoint import load_model, save_model
+from cluenet.model.vlm import VisionLanguageModel
+from cluenet.plugins import load_components
+from cluenet.records import Box
+from cluenet.registry import register
+from helpers.checkpoints import FAMILIES, checkpoint, small_checkpoint
+from helpers.models import clip, example, tiny_model
+
+load_components()
+EXTRACTOR = {"name": "latent_slots", "slots": 2, "heads": 2}
+EVERYTHING = Losses(answer=1, chain=1, concept=2, attention=0.5, filter=0.2)
+families = pytest.mark.parametrize("family", FAMILIES)
+folders = pytest.mark.parametrize("folder_of", [checkpoint, small_checkpoint], ids=["hub", "small"])
+
+
+def batch_of(model):
+    """Two clips of different sizes and lengths, with two questions and with one."""
+    clips = [
+        (clip(0, frames=4, height=40, width=56), [example(0), example(1)]),
+        (clip(1, frames=3, height=32, width=32), [example(2)]),
+    ]
+    return model.collate(clips, seed=0, shuffle_options=False, chain=True)
+
+
+def gradient_of(model, part) -> float:
+    found = [p.grad for name, p in model.named_parameters() if name.startswith(part) and p.grad is not None]
+    assert all(bool(value.isfinite().all()) for value in found)
+    return sum(float(value.abs().sum()) for value in found)
+
+
+@folders
+@families
+def test_both_stages_train_every_part_that_they_are_to_train(family, folder_of):
+    model = tiny_model(folder=folder_of(family), reasoner="clue_chain", clue_extractor=EXTRACTOR).train()
+    row = model.vlm.family
+    for stage in (Stage1(steps=1, losses=EVERYTHING), Stage2(steps=1, losses=EVERYTHING)):
+        model.zero_grad()
+        losses = model(batch_of(model), stage=stage, seed=0)
+        assert all(bool(torch.isfinite(value).all()) for value in losses.values())
+        losses["loss"].backward()
+        parts = (f"vlm.hf.{path}." for path in (row.text, row.tower, row.projector))
+        for part in (*parts, "extractor.", "slot_embedding"):
+            assert gradient_of(model, part) > 0, part
+
+
+@folders
+@families
+@pytest.mark.parametrize("reasoner", ["evidence", "clue_chain"])
+def test_answers_survive_a_model_folder(family, folder_of, reasoner, tmp_path):
+    section = {"backbone": "tiny", "clue_extractor": EXTRACTOR, "clue_filter": "adaptive", "reasoner": reasoner}
+    model = build_model(ModelSection.model_validate(section), folder_of(family), seed=0).eval()
+    answers = model.predict(batch_of(model))
+    assert len(answers) == 3
+    assert all(sum(answer.option_probabilities) == pytest.approx(1, abs=1e-5) for answer in answers)
+    save_model(model, tmp_path, recipe={"name": "x", "model": section}, frame_policy={}, card={})
+    again = load_model(tmp_path)
+    assert again.predict(batch_of(again)) == answers
+
+
+@families
+def test_open_questions_and_chains_are_written(family):
+    model = tiny_model(folder=small_checkpoint(family), reasoner={"name": "clue_chain", "generate_chain": True})
+    open_question = example(3, options=(), answer="red")
+    batch = model.collate([(clip(0), [example(0), open_question])], seed=0, shuffle_options=False)
+    for answer in model.predict(batch):
+        assert isinstance(answer.chain, str)
+    assert isinstance(model.predict(batch)[1].prediction, str)
+
+
+@families
+def test_half_precision_answers(family):
+    backbone = {"name": "hf_vlm", "path": str(checkpoint(family)), "dtype": "bfloat16"}
+    model = tiny_model(
+        folder=checkpoint(family), backbone=backbone, reasoner="clue_chain", clue_extractor=EXTRACTOR
+    ).eval()
+    assert {p.dtype for p in model.vlm.parameters()} == {torch.bfloat16}
+    answers = model.predict(batch_of(model))
+    assert all(sum(answer.option_probabilities) == pytest.approx(1, abs=1e-2) for answer in answers)
+    model.train()
+    model(batch_of(model), stage=Stage1(steps=1, losses=EVERYTHING), seed=0)["loss"].backward()
+    assert gradient_of(model, "extractor.") > 0
+
+
+# ------------------------------------------------------------------------------------------------------- tiny
+
+
+class Context(PretrainContext):
+    """Clips whose clues are seen at three times, so that perception can be taught."""
+
+    seed = 0
+
+    def __init__(self, folder):
+        self.folder, self.losses, self.notes = folder, [], []
+
+    def examples(self):
+        boxes = tuple(Box(seconds, 0.0, 0.0, 0.34, 0.5) for seconds in (0.0, 0.3, 0.7))
+        clue = example().clues[0]
+        return [example(i, clues=(type(clue)(clue.text, 0.0, 0.8, boxes, clue.concepts),)) for i in range(4)]
+
+    def frames(self, example):
+        return clip(0)
+
+    def progress(self, done, total, **values):
+        self.losses.append(values["loss"])
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def test_tiny_offers_every_family():
+    assert set(get_args(register.backbone["tiny"].Config.model_fields["family"].annotation)) == set(FAMILIES)
+
+
+@families
+def test_tiny_is_schooled_in_every_family(family, tmp_path):
+    settings = {
+        "hidden": 64,
+        "layers": 2,
+        "heads": 2,
+        "vision_hidden": 32,
+        "image": 32,
+        "perception_steps": 30,
+        "copy_steps": 3,
+    }
+    tiny = register.backbone.parse({"name": "tiny", "family": family, "copy_questions": 16, **settings}).build()
+    context = Context(tmp_path)
+    tiny.pretrain(context)
+    assert context.notes == []
+    assert context.losses[29] < 0.7 * context.losses[0]
+    vlm = VisionLanguageModel.load(tmp_path)
+    assert vlm.hf.config.model_type == family
+    grid = vlm.grid(clip(0).frames_THWC, clip(0).seconds_T)
+    assert vlm.labels(grid) == [f"<t{block}>" for block in range(grid.blocks)]
+    prompt = vlm.tokenizer.convert_ids_to_tokens(vlm.video_ids(grid))
+    assert [word for word in prompt if word.startswith("<t")] == vlm.labels(grid)
+
+
+def test_squares_of_a_part_of_a_token_are_refused():
+    with pytest.raises(ValueError, match="image 40 must be a multiple of 2 x patch 8"):
+        register.backbone["tiny"].Config(family="internvl", image=40)
