@@ -27,18 +27,19 @@ DATASETS = ("data.train", "data.validation", "data.test")
 OTHER_COMPONENT = {
     "reader": "pyav", "fallback_reader": "decord", "sampler": "fps", "clue_source": {"name": "file", "path": "c.jsonl"},
     "backbone": {"name": "hf_vlm", "path": "b"}, "clue_extractor": "none", "clue_filter": "top_k", "reasoner": "direct",
+    "strategy": "fsdp",
     "tuning": "lora",
 }  # fmt: skip
 OTHER_VALUE: dict[str, Any] = {
-    "train.stage1.accumulate": 2, "train.stage2.accumulate": 2, "data.reader.strategy": "scan", "data.fallback_reader.strategy": "scan", "data.codec": "jpeg95", "data.size.max_pixels": None, "train.strategy": None, "train.precision": "bf16",
+    "train.stage1.accumulate": 2, "train.stage2.accumulate": 2, "data.reader.strategy": "scan", "data.fallback_reader.strategy": "scan", "data.codec": "jpeg95", "data.size.max_pixels": None, "train.precision": "bf16",
     "train.stage1.optimizer": "muon", "train.stage2.optimizer": "muon", "train.report_to": [], "evaluate.rows": ["own"], "evaluate.mode": "generate",
     "model.reasoner.scoring": "likelihood", "train.stage2.coupled": False, "train.stage1.clues": "own",
-    "train.stage2.clues": None, "version": None, "extends": None, "plugins": None, "model.backbone.family": None,
+    "train.stage2.clues": None, "version": None, "extends": None, "plugins": None, "model.backbone.family": "internvl",
     "train.stage1.until": 0.9, "train.stage2.until": 0.9, "train.stage1.visual_dropout": None, "train.stage2.visual_dropout": None,
     "train.stage1.truth_share": None, "train.stage2.truth_share": [0.5, 0.5],
     "data.allow_overlap": ["clueworld"], "data.decode_workers": 3, "train.validation.patience": 3, "train.validation.max_clips": 7, "train.validation.metric": "x",
     "train.stage1.coupled": None, "train.stage1.clips_per_batch": 8, "train.stage2.clips_per_batch": 8,
-    "train.workers": 2, "model.backbone.heads": 2, "train.stage1.betas": [0.5, 0.6], "train.stage2.betas": [0.5, 0.6], "model.clue_extractor.layer": 0.4,
+    "train.workers": 2, "train.preemption.max_failures": 2, "model.backbone.heads": 2, "train.stage1.betas": [0.5, 0.6], "train.stage2.betas": [0.5, 0.6], "model.clue_extractor.layer": 0.4,
     "model.clue_filter.gate": "soft", "train.stage1.filter_loss.utility": "mean", "train.stage2.filter_loss.utility": "mean",
     "train.stage1.filter_loss.source": None, "train.stage2.filter_loss.source": "offline",
     "train.stage1.filter_loss.ranking": None, "train.stage2.filter_loss.ranking": None,

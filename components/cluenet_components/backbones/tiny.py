@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from cluenet.contracts import Backbone, PretrainContext
 from cluenet.errors import SupervisionError
 from cluenet.model import pretraining
+from cluenet.model.families import FAMILIES
 from cluenet.model.tiny import TinySizes, new_model
 from cluenet.model.tiny_tokenizer import fit_tokenizer
 from cluenet.model.vlm import VisionLanguageModel
@@ -58,7 +59,7 @@ class TinyBackbone(Backbone):
 
         @model_validator(mode="after")
         def _whole_tokens(self) -> Self:
-            if self.image % (2 * self.patch):
+            if FAMILIES[self.family].side is not None and self.image % (2 * self.patch):
                 raise ValueError(
                     f"image {self.image} must be a multiple of 2 x patch {self.patch}, the side of a visual token"
                 )
