@@ -94,6 +94,32 @@ def test_another_file_of_the_same_original_is_found_by_its_dataset(tmp_path: Pat
     )
 
 
+@pytest.mark.parametrize(
+    ("trained", "train", "test", "original"),
+    [
+        ({**CLEVRER, "split": "validation"}, "video_validation/video_10000-11000/video_10009.mp4",
+         "video/clevrer/video_validation/video_10009.mp4", "clevrer:10009"),
+        ({"name": "star", "folder": "star", "videos": "films"}, "Charades_v1_480/QX7ZT.mp4",
+         "video/star/Charades_v1_480/QX7ZT.mp4", "charades:QX7ZT"),
+        ({"name": "star", "folder": "star", "videos": "films"}, "frames/QX7ZT.mp4",
+         "video/sta/sta_video_segment/QX7ZT_4.2_13.8.mp4", "charades:QX7ZT"),
+    ],
+)  # fmt: skip
+def test_mvbench_is_not_tested_on_what_it_was_made_from(
+    tmp_path: Path, trained: dict[str, str], train: str, test: str, original: str
+) -> None:
+    folders = {
+        "train": [prepared(tmp_path / "train", {train: "sha1"})], "validation": [],
+        "test": [prepared(tmp_path / "test", {test: "sha2", "video/perception/videos/video_10009.mp4": "sha3"})],
+    }  # fmt: skip
+    mvbench = {"name": "mvbench", "folder": "mvbench"}
+    with pytest.raises(
+        RecipeError, match=rf"\(mvbench test\) shares 1 of its 2 videos .* same original \({original}\)"
+    ):
+        check(recipe(train=[trained], test=[mvbench]), folders)
+    assert len(check(recipe(train=[trained], test=[mvbench], allow_overlap=["mvbench"]), folders)) == 1
+
+
 def test_allowed_by_name_it_is_told_and_returned(tmp_path: Path) -> None:
     one = prepared(tmp_path / "one", {"a.mp4": "sha", "b.mp4": "sha2"})
     folders = {"train": [one], "validation": [], "test": [prepared(tmp_path / "two", {"c.mp4": "sha"})]}
