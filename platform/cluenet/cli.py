@@ -124,21 +124,27 @@ def evaluate(
         typer.Option(help="A model folder, or a Hugging Face folder (zero-shot); else the recipe's own run."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="With --model: where results go.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many questions of each test set.", min=1)] = None,
+    split: Annotated[str | None, typer.Option(help="This split of every test set instead of the recipe's.")] = None,
+    shuffles: Annotated[int | None, typer.Option(help="Orders of the options: evaluate.shuffles.", min=0)] = None,
     address: Address = None,
 ) -> None:
     """Score the recipe's trained model, or any other one, on the recipe's test sets."""
     from cluenet import summary
+    from cluenet.evaluate.narrow import evaluation_folder, narrowed
 
     if out is not None and model is None:
         raise typer.BadParameter("only with --model; a recipe's own results go to its run folder", param_hint="--out")
-    with _run(ctx, recipe, overrides, address) as pipeline:
+    asked = narrowed(recipe, overrides or (), limit=limit, split=split, shuffles=shuffles)
+    name = evaluation_folder(limit, split)
+    with _run_of(ctx, asked, address) as pipeline:
         if model is None:
-            results, folder = pipeline.results_of_trained(), pipeline.folder
+            results, folder = pipeline.results_of_trained(name), pipeline.folder
         else:
             folder = (out or _folder_beside(pipeline.recipe, model)).absolute()
-            results = pipeline.results_of(model, folder)
+            results = pipeline.results_of(model, folder, name)
         _print(summary.score_tables(results))
-        _wrote([folder / "evaluation" / name / "results.json" for name in results])
+        _wrote([folder / name / test / "results.json" for test in results])
 
 
 @app.command()
@@ -313,11 +319,15 @@ def _load(recipe: Path, overrides: Sequence[str] | None) -> Recipe:
 
 
 def _run(ctx: typer.Context, recipe: Path, overrides: list[str] | None, address: str | None) -> Run:
+    return _run_of(ctx, _load(recipe, overrides), address)
+
+
+def _run_of(ctx: typer.Context, recipe: Recipe, address: str | None) -> Run:
     from cluenet.run import Run
 
     if not ctx.obj:
         _quiet_libraries()
-    return Run(_load(recipe, overrides), address=address, verbose=bool(ctx.obj), say=_say)
+    return Run(recipe, address=address, verbose=bool(ctx.obj), say=_say)
 
 
 def _run_folder(run_or_recipe: Path) -> Path:

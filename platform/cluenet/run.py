@@ -186,26 +186,30 @@ class Run:
         """results.json of every test set by its name."""
         return self._evaluate(self.model, self.folder / "evaluation")
 
-    def results_of_trained(self) -> dict[str, dict[str, Any]]:
-        """`results`, without training first. Raises CheckpointError when there is no finished model."""
+    def results_of_trained(self, name: str = "evaluation") -> dict[str, dict[str, Any]]:
+        """Results of this recipe's model, in the run's folder of this name, without training first.
+
+        Raises CheckpointError when there is no finished model.
+        """
         if not finished(self.folder / "model"):
             raise CheckpointError(
                 f"{self.folder}: no finished model of this recipe. Train it first (cluenet train RECIPE, with the same "
                 "overrides), or name a model: cluenet evaluate RECIPE --model FOLDER"
             )
-        return self.results
+        return self._evaluate(self.folder / "model", self.folder / name)
 
-    def results_of(self, model: Path, out: Path) -> dict[str, dict[str, Any]]:
-        """Any model on the recipe's test sets: a ClueNet model folder, or a plain Hugging Face folder zero-shot."""
+    def results_of(self, model: Path, out: Path, name: str = "evaluation") -> dict[str, dict[str, Any]]:
+        """Any model on the recipe's test sets, into `out` / `name`: a ClueNet model folder, or a plain Hugging Face folder
+        zero-shot."""
         from cluenet.evaluate.zero_shot import zero_shot_folder
 
         if (model / "model_config.json").is_file():
-            return self._evaluate(model, out / "evaluation")
+            return self._evaluate(model, out / name)
         if not (model / "config.json").is_file():
             raise CheckpointError(
                 f"{model}: neither a ClueNet model folder (model_config.json) nor a Hugging Face one (config.json)."
             )
-        return self._evaluate(zero_shot_folder(self.recipe, model, out / "model"), out / "evaluation")
+        return self._evaluate(zero_shot_folder(self.recipe, model, out / "model"), out / name)
 
     def _evaluate(self, model: Path, out: Path) -> dict[str, dict[str, Any]]:
         from cluenet.evaluate.evaluator import evaluate

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.table import Table
 
-from cluenet.metrics.faithfulness import headlines
+from cluenet.metrics import biases, faithfulness, filtering
 from cluenet.prepared import PreparedSet
 from cluenet.progress import duration
 
@@ -23,33 +24,100 @@ def scores_and_times(run: Run) -> Group:
 
 
 def score_tables(results: dict[str, dict[str, Any]]) -> Group:
-    """Accuracies, and faithfulness where it was measured; results: results.json by test set."""
-    measured = {name: result["faithfulness"] for name, result in results.items() if result.get("faithfulness")}
-    return Group(accuracy_table(results), *(faithfulness_table(name, block) for name, block in measured.items()))
+    """Everything of results.json (by test set) that is for people, as far as it was measured."""
+    return Group(
+        accuracy_table(results), *(table for name, one in results.items() for table in _more_tables(name, one))
+    )
+
+
+def _more_tables(name: str, result: dict[str, Any]) -> Iterator[Table]:
+    if result["benchmark"]:
+        yield benchmark_table(name, result)
+    if result.get("faithfulness"):
+        found = [(*line, None) for line in faithfulness.headlines(result["faithfulness"])]
+        yield findings_table(f"Do answers rest on the clues? {name}", found)
+    if result.get("biases"):
+        yield findings_table(
+            f"Where does it go wrong between seeing and answering? {name}", biases.headlines(result["biases"])
+        )
+    if result.get("filter"):
+        yield findings_table(f"What is the clue filter worth? {name}", filtering.headlines(result["filter"]))
 
 
 def accuracy_table(results: dict[str, dict[str, Any]]) -> Table:
     """results: results.json by test set (see `cluenet.evaluate.results`)."""
-    table = Table("test set", "type", "n", "accuracy %", "95 % interval", title="Accuracy of the model's own answers")
-    for column in table.columns[2:]:
-        column.justify = "right"
+    several = any("shuffles" in result for result in results.values())
+    title = "Accuracy of the model's own answers"
+    table = _table(
+        "test set", "type", "n", "accuracy %", "95 % interval", *(["over orders"] if several else []), title=title
+    )
     for name, result in results.items():
-        for kind, score in {"all types": result["accuracy"]["overall"], **result["accuracy"]["by_type"]}.items():
-            interval = f"{_percent(score['low'])} .. {_percent(score['high'])}"
-            table.add_row(name, kind, str(score["n"]), _percent(score["value"]), interval)
-        table.add_row(name, "(guessing)", "", _percent(result["chance"]), "", end_section=True)
+        for kind, score, spread in _accuracies(result):
+            table.add_row(name, kind, *_estimate(score), *([_spread(spread)] if several else []))
+        table.add_row(name, "(guessing)", "", _percent(result["chance"]), end_section=True)
     return table
 
 
-def faithfulness_table(name: str, block: dict[str, Any]) -> Table:
-    """`faithfulness` of results.json (see `cluenet.evaluate.faithfulness`)."""
-    table = Table("what happens", "n", "%", "95 % interval", "of", title=f"Do answers rest on the clues? {name}")
-    for column in table.columns[1:4]:
+def _accuracies(result: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] | None]]:
+    """(question type, estimate, its spread over orders of the options)."""
+    accuracy, orders = result["accuracy"], result.get("shuffles", {"accuracy": None, "by_type": {}})
+    yield "all types", accuracy["overall"], orders["accuracy"]
+    if accuracy["all"]["n"] != accuracy["overall"]["n"]:
+        yield "all types, what could not be asked is wrong", accuracy["all"], None
+    for kind, score in accuracy["by_type"].items():
+        yield kind, score, orders["by_type"].get(kind)
+
+
+def benchmark_table(name: str, result: dict[str, Any]) -> Table:
+    """The dataset's own measures (see `cluenet.evaluate.benchmark`): of all rows, and of the answered ones where they differ."""
+    found, answered, orders = result["benchmark"]["all"], result["benchmark"]["answered"], result.get("shuffles")
+    differ = found != answered
+    columns = [
+        "measure",
+        "n",
+        "%",
+        "95 % interval",
+        *(["n answered", "%"] if differ else []),
+        *(["over orders"] if orders else []),
+    ]
+    title = f"The benchmark's own measures: {name}" + (", what got no answer being wrong" if differ else "")
+    table = _table(*columns, title=title, words=1)
+    for measure, score in found.items():
+        beside = _estimate(answered[measure])[:2] if differ else ()
+        table.add_row(measure, *_estimate(score), *beside, *([_spread(orders["benchmark"][measure])] if orders else []))
+    return table
+
+
+def findings_table(title: str, lines: Iterable[tuple[str, str, dict[str, Any], float | None]]) -> Table:
+    """lines: (what it says, unit, estimate, what chance would give or was promised)."""
+    rows = list(lines)
+    beside = any(line[3] is not None for line in rows)
+    table = _table(
+        "what happens", "n", "%", "95 % interval", *(["chance or promise"] if beside else []), title=title, words=1
+    )
+    table.add_column("of")
+    for words, unit, found, likely in rows:
+        table.add_row(
+            words, *_estimate(found), *([_percent(likely) if likely is not None else ""] if beside else []), unit
+        )
+    return table
+
+
+def _table(*columns: str, title: str, words: int = 2) -> Table:
+    """The first `words` columns hold words, the others numbers."""
+    table = Table(*columns, title=title)
+    for column in table.columns[words:]:
         column.justify = "right"
-    for words, unit, found in headlines(block):
-        interval = f"{_percent(found['low'])} .. {_percent(found['high'])}"
-        table.add_row(words, str(found["n"]), _percent(found["value"]), interval, unit)
     return table
+
+
+def _estimate(score: dict[str, Any]) -> tuple[str, str, str]:
+    return str(score["n"]), _percent(score["value"]), f"{_percent(score['low'])} .. {_percent(score['high'])}"
+
+
+def _spread(found: dict[str, Any] | None) -> str:
+    """Mean and sample standard deviation."""
+    return "" if found is None else f"{_percent(found['mean'])} ± {_percent(found['std'])}"
 
 
 def _percent(value: float | None) -> str:
