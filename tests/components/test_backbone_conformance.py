@@ -8,7 +8,7 @@ import torch
 
 from cluenet.model import positions, vision
 from cluenet.model.vlm import VisionLanguageModel
-from cluenet.testing import conformance
+from cluenet.testing import backbone_pair, conformance
 from helpers.checkpoints import FAMILIES, checkpoint, small_checkpoint
 
 
@@ -83,8 +83,8 @@ def moves_what_is_left(vlm, monkeypatch):
 )
 def test_a_fault_is_noticed(family, fault, check, monkeypatch):
     folder = checkpoint(family)
-    both = replace(conformance.opened(str(folder), "cpu"), vlm=VisionLanguageModel.load(folder).eval())
-    monkeypatch.setattr(conformance, "opened", lambda *args: both)
+    both = replace(backbone_pair.opened(str(folder), "cpu"), vlm=VisionLanguageModel.load(folder).eval())
+    monkeypatch.setattr(backbone_pair, "opened", lambda *args: both)
     check(folder)
     fault(both.vlm, monkeypatch)
     with pytest.raises(AssertionError, match=r"differ|generate writes"):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +26,7 @@ from cluenet.model.grid import Grid
 from cluenet.model.hooks import inputs_of
 from cluenet.model.loading import Attention, Checkpoint, DType, video_processor
 from cluenet.model.pixels import Settings
+from cluenet.model.prefix import Prefix, with_prefix
 from cluenet.model.prompts import Prompts
 from cluenet.model.speed import use_fast_vision
 from cluenet.model.vision import TowerStates, projected, tower_states
@@ -34,24 +34,6 @@ from cluenet.model.vision import TowerStates, projected, tower_states
 hf_logging.disable_progress_bar()  # a bar per loaded shard would fight with ours
 
 T = TypeVar("T")
-
-
-@dataclass
-class Prefix:
-    """What questions about a batch of clips share."""
-
-    keys_values: list[tuple[Tensor, Tensor]]  # per layer run: [B, heads, P, head width]
-    valid_BP: Tensor  # bool, False on padding
-    visual_BND: Tensor | None  # states at the clue layer, None when no clue layer was asked for
-    visual_mask_BN: Tensor
-
-    def only(self, b: int) -> Prefix:
-        """The prefix of one clip, as a batch of one."""
-        one = slice(b, b + 1)
-        states = None if self.visual_BND is None else self.visual_BND[one]
-        return Prefix(
-            [(k[one], v[one]) for k, v in self.keys_values], self.valid_BP[one], states, self.visual_mask_BN[one]
-        )
 
 
 class VisionLanguageModel(Prompts, nn.Module):
@@ -253,17 +235,9 @@ class VisionLanguageModel(Prompts, nn.Module):
         if not self.family.multimodal_rope:
             inputs["position_ids"] = inputs["position_ids"][0]
         if tap is None:
-            return self.text(**inputs, use_cache=True).last_hidden_state.float(), None
+            return self.text(**inputs, use_cache=not self.recomputes).last_hidden_state.float(), None
         module = self.text.layers[tap] if tap < self.layers else self.text.norm
         out = None
         with inputs_of([module], stop_at=module if stop else None) as found:
-            out = self.text(**inputs, use_cache=True).last_hidden_state.float()
+            out = self.text(**inputs, use_cache=not self.recomputes).last_hidden_state.float()
         return out, found[0].float()
-
-
-def with_prefix(allowed_BLL: Tensor, prefix: Prefix | None) -> Tensor:
-    """[B, L, P + L] what rows may look at when a prefix stands before them: all of it, and `allowed_BLL`."""
-    if prefix is None:
-        return allowed_BLL
-    seen = prefix.valid_BP[:, None, :].expand(-1, allowed_BLL.shape[1], -1)
-    return torch.cat([seen, allowed_BLL], dim=-1)
