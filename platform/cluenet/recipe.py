@@ -15,6 +15,7 @@ from cluenet.config.data import DataSection
 from cluenet.config.evaluate import EvaluateSection
 from cluenet.config.model import ModelSection
 from cluenet.config.serve import ServeSection
+from cluenet.config.strategy import DeepSpeed, Fsdp
 from cluenet.config.train import Stage, TrainSection
 from cluenet.errors import Problem, RecipeError
 from cluenet.plugins import load_components
@@ -62,10 +63,11 @@ class Recipe(Section):
 def _misfits(recipe: Recipe) -> Iterator[Problem]:
     """Settings of a stage that cannot do anything beside those of other sections."""
     train, reasoner = recipe.train, recipe.model.reasoner
+    yield from _strategy_misfits(recipe)
     for name, stage in (("stage1", train.stage1), ("stage2", train.stage2)):
         if not stage.steps:
             continue
-        path, clips = f"train.{name}", stage.clips_per_batch // (train.workers * stage.accumulate)
+        path, clips = f"train.{name}", train.clips_per_micro_batch(stage)
         if any(stage.visual_dropout) and not reasoner.component.sees_video:
             message = (
                 f"is {list(stage.visual_dropout)}, but the reasoner {reasoner.name!r} sees no video, so that there is nothing "
@@ -81,7 +83,7 @@ def _misfits(recipe: Recipe) -> Iterator[Problem]:
         if stage.losses.counterfactual and clips < 2:
             message = (
                 "needs another video's clues in every micro-batch, but clips_per_batch / (workers x accumulate) is "
-                f"{stage.clips_per_batch} / ({train.workers} x {stage.accumulate}) = {clips} clip. Raise clips_per_batch, lower "
+                f"{stage.clips_per_batch} / ({train.max_workers} x {stage.accumulate}) = {clips} clip. Raise clips_per_batch, lower "
                 "accumulate, or set it to 0"
             )
             yield Problem(f"{path}.losses.counterfactual", message)
@@ -107,6 +109,23 @@ def _idle_rates(recipe: Recipe, stage: Stage, path: str) -> Iterator[Problem]:
         rate = getattr(stage.lrs, group)
         if rate is not None and not trained:
             yield Problem(f"{path}.lrs.{group}", f"is {rate:g}, but {why_not}. Set it to null, or train that part")
+
+
+def _strategy_misfits(recipe: Recipe) -> Iterator[Problem]:
+    train, strategy = recipe.train, recipe.train.strategy
+    if isinstance(strategy, DeepSpeed):
+        for key, owner in strategy.conflicts():
+            yield Problem(f"train.strategy.config.{key}", f"is decided by {owner}. Set it there and remove it here")
+        for name in ("stage1", "stage2"):
+            if getattr(train, name).steps and getattr(train, name).optimizer == "muon":
+                message = (
+                    "is 'muon', which needs whole matrices, but ZeRO steps on flat pieces of all weights. Set train.strategy to "
+                    "ddp or fsdp, or the optimizer to adamw with a learning rate for it"
+                )
+                yield Problem(f"train.{name}.optimizer", message)
+    if isinstance(strategy, Fsdp) and strategy.param_dtype == "bf16" and train.precision != "bf16":
+        message = f"is bf16, but train.precision is {train.precision}. Set both to bf16, or this to fp32"
+        yield Problem("train.strategy.param_dtype", message)
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

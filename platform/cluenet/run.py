@@ -299,4 +299,4 @@ class Run:
             self._connected = True
         if training:
             resources = self.recipe.train.resources
-            cluster.require(workers=self.recipe.train.workers, cpu=resources.cpu, gpu=resources.gpu)
+            cluster.require(workers=self.recipe.train.min_workers, cpu=resources.cpu, gpu=resources.gpu)

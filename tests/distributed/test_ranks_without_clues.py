@@ -13,7 +13,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from cluenet.recipe import Recipe
-from cluenet.train.loop import StageJob, Worker, _Loop
+from cluenet.train.job import StageJob, Worker
+from cluenet.train.loop import _Loop
 from helpers.models import base_folder
 from helpers.prepared import prepared_set
 from helpers.training import lines_of, recipe
@@ -41,7 +42,7 @@ def worker(rank: int, job: StageJob, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     poor = rank == 1
-    loop = _Loop(job, Worker(rank, 2))
+    loop = _Loop(job, Worker(rank, 2), settings())
     collate, extract = loop.model.collate, loop.model.extractor.extract
 
     def collated(clips, **options):
@@ -54,13 +55,13 @@ def worker(rank: int, job: StageJob, folder: Path) -> None:
         return found
 
     loop.model.collate, loop.model.extractor.extract = collated, states
-    outputs, original = {}, loop._micro_step
+    outputs, original = {}, loop.stepper._trained
 
-    def micro_step(batch, step, part, *, last):
-        outputs[step] = original(batch, step, part, last=last)
+    def trained(strategy, batch, step, part, *, of):
+        outputs[step] = original(strategy, batch, step, part, of=of)
         return outputs[step]
 
-    loop._micro_step = micro_step
+    loop.stepper._trained = trained
     loop.run()
     labels = [{name: int(v) for name, v in out.items() if name.startswith("labels/")} for out in outputs.values()]
     (folder / f"labels-{rank}.json").write_text(json.dumps(labels))

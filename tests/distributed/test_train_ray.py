@@ -14,7 +14,7 @@ from cluenet.cluster import connected
 from cluenet.errors import DataError
 from cluenet.folders import finished
 from cluenet.train import checkpoints, trainer
-from cluenet.train.loop import StageJob
+from cluenet.train.job import StageJob
 from cluenet.train.trackers import read_lines
 from cluenet.train.trainer import train_stage
 from helpers.models import base_folder

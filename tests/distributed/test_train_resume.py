@@ -9,7 +9,7 @@ import pytest
 
 from cluenet.folders import read_manifest
 from cluenet.train import checkpoints
-from cluenet.train.loop import StageJob
+from cluenet.train.job import StageJob
 from helpers.models import base_folder
 from helpers.prepared import prepared_set
 from helpers.training import Attempts, lines_of, optimizer_of, recipe, run_attempts, weights_of

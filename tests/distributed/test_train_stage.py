@@ -357,7 +357,7 @@ def test_weights_of_another_model_are_refused(sets, tmp_path, both):
         train(Recipe.from_dict(values), sets, tmp_path, init=first)
 
 
-@pytest.mark.parametrize("target", ["save_model", "torch.save"])
+@pytest.mark.parametrize("target", ["save_file", "torch.save"])
 def test_a_full_disk_is_said_and_leaves_no_half_checkpoint(sets, tmp_path, monkeypatch, target):
     def full(*_):
         raise RuntimeError(

@@ -21,7 +21,8 @@ from typing import Any
 from cluenet.recipe import Recipe
 from cluenet.train import checkpoints
 from cluenet.train.batches import TrainingBatches
-from cluenet.train.loop import StageJob, Worker, run_stage
+from cluenet.train.job import StageJob, Worker
+from cluenet.train.loop import run_stage
 from cluenet.train.trackers import read_lines
 
 TESTS = Path(__file__).parents[1]
@@ -186,15 +187,15 @@ def _remember_ids(file: Path) -> None:
 
 
 def _die_while_saving(step: int) -> None:
-    original = checkpoints.save_model
+    original = checkpoints.save_file
 
-    def save_model(model, file):
-        original(model, file)
+    def save_file(weights, file, metadata):
+        original(weights, file, metadata)
         if f"{step:06d}" in file:
             Path(file).write_bytes(Path(file).read_bytes()[:1000])
             _die()
 
-    checkpoints.save_model = save_model
+    checkpoints.save_file = save_file
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import nn
 from cluenet.folders import read_manifest, write_manifest
 from cluenet.report.build import training_flops
 from cluenet.run import Run
-from cluenet.train import loop
+from cluenet.train import stepping
 from cluenet.train.flops import counted
 from cluenet.train.group import Group
 from cluenet.train.trackers import JsonLines
@@ -80,7 +80,7 @@ def test_the_manifest_holds_the_operations_of_a_step_and_of_all(run, sets):
 
 
 def test_counting_changes_nothing(run, sets, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "counted", lambda work: 7)
+    monkeypatch.setattr(stepping, "counted", lambda work: 7)
     assert weights_of(train(sets, tmp_path)) == weights_of(run / "stage1" / read_manifest(run / "stage1")["best"])
     assert lines_of(tmp_path) == lines_of(run)
     assert read_manifest(tmp_path / "stage1")["flops"] == 4 * 2 * 7
@@ -97,7 +97,7 @@ def test_a_resumed_stage_keeps_what_was_counted(run, sets, tmp_path, monkeypatch
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(JsonLines, "write", write)
         train(sets, tmp_path)
-    monkeypatch.setattr(loop, "counted", lambda work: pytest.fail("counted again"))
+    monkeypatch.setattr(stepping, "counted", lambda work: pytest.fail("counted again"))
     train(sets, tmp_path)
     names = ("flops_per_step", "flops")
     assert all(read_manifest(tmp_path / "stage1")[name] == read_manifest(run / "stage1")[name] for name in names)

@@ -14,7 +14,8 @@ from cluenet.plugins import load_components
 from cluenet.recipe import Recipe
 from cluenet.records import CONCEPT_ROLES, Clue, Example
 from cluenet.train.cut_labels import Cut, cut_by, cut_of
-from cluenet.train.loop import StageJob, Worker, run_stage
+from cluenet.train.job import StageJob, Worker
+from cluenet.train.loop import run_stage
 from cluenet.train.supervision import supervise, supervision_of, uses_clue_labels
 from helpers.evaluation import NO_CLUES
 from helpers.models import base_folder, clip, example, tiny_model

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cluenet.config.base import Section
+from cluenet.config.strategy import Strategy
 from cluenet.config.tuning import LearningRates, Tuning
 from cluenet.steps import Step, setting
 
@@ -212,10 +213,32 @@ class Validation(Section):
     )
 
 
+class Preemption(Section):
+    """Of nodes that the cluster takes back, such as spot instances."""
+
+    max_failures: int | None = setting(
+        None,
+        "none",
+        description="Preemptions survived before giving up, counted apart from `max_failures`; null: any number.",
+        ge=0,
+    )
+    grace_seconds: float = setting(
+        0.0,
+        "none",
+        description="How long workers on other nodes may go on after the deadline, to finish a checkpoint.",
+        ge=0,
+    )
+
+
 class TrainSection(Section):
-    workers: int = setting(1, "none", description="Training processes; the batch is split among them.", ge=1)
+    workers: int | tuple[int, int] = setting(
+        1,
+        "none",
+        description="Training processes; the batch is split among them. [min, max]: as many as the cluster has room for, more or "
+        "fewer as nodes come and go.",
+    )
     resources: Resources = Field(default_factory=Resources, description="What one worker gets.")
-    strategy: Literal["ddp"] = setting("ddp", "none", description="How workers share the model.")
+    strategy: Strategy = setting("ddp", "none", description="How workers share the model.")
     precision: Literal["fp32", "bf16"] = setting("fp32", "stage1", description="bf16: autocast, weights stay fp32.")
     tuning: Tuning = setting(
         "full", "stage1", description="Which weights of the backbone are trained: full, lora, qlora."
@@ -226,11 +249,17 @@ class TrainSection(Section):
         description="Compute activations again in the backward pass instead of keeping them: less memory, more time, the same "
         "gradients.",
     )
+    allow_oversize: bool = setting(
+        False,
+        "none",
+        description="Train although the estimate of `cluenet plan` says that it does not fit the cluster's GPUs.",
+    )
     stage1: Stage1 = Field(default_factory=lambda: Stage1(), description="Decoupled supervision.")
     stage2: Stage2 = Field(default_factory=lambda: Stage2(), description="Inference supervision.")
     checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings, description="What is kept on disk.")
     validation: Validation = Field(default_factory=Validation, description="Validation during training.")
     max_failures: int = setting(3, "none", description="Worker losses survived before giving up.", ge=0)
+    preemption: Preemption = Field(default_factory=Preemption, description="Nodes that are taken back.")
     report_to: tuple[Literal["tensorboard"], ...] = setting(
         ("tensorboard",), "none", description="Trackers besides logging.jsonl."
     )
@@ -240,13 +269,45 @@ class TrainSection(Section):
         """The one that leaves the finished model."""
         return self.stage2 if self.stage2.steps else self.stage1
 
+    @property
+    def min_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def max_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    def micro_batches(self, stage: Stage) -> int:
+        """Of one optimiser step, over all workers. With elastic workers it is what the largest number of them would have: with
+        fewer, each takes more micro-batches of the same size, so that memory and results stay what they are."""
+        return self.max_workers * stage.accumulate
+
+    def clips_per_micro_batch(self, stage: Stage) -> int:
+        return stage.clips_per_batch // self.micro_batches(stage)
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _is_number_or_range(cls, value: Any) -> Any:
+        low, high = value if isinstance(value, (list, tuple)) and len(value) == 2 else (value, value)
+        if not all(isinstance(n, int) and not isinstance(n, bool) for n in (low, high)) or not 1 <= low <= high:
+            raise ValueError("must be a number of at least 1, or [min, max] with 1 <= min <= max")
+        return value
+
     @model_validator(mode="after")
     def _batches_split_evenly(self) -> TrainSection:
         for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
-            parts = self.workers * stage.accumulate
+            parts = self.micro_batches(stage)
             if stage.steps and stage.clips_per_batch % parts:
                 raise ValueError(
                     f"{name}.clips_per_batch is {stage.clips_per_batch}, not a multiple of workers x accumulate = {parts}"
+                )
+            uneven = [n for n in range(self.min_workers, self.max_workers + 1) if parts % n]
+            if stage.steps and uneven:
+                whole = math.lcm(*range(self.min_workers, self.max_workers + 1))
+                raise ValueError(
+                    f"workers is [{self.min_workers}, {self.max_workers}], but the {parts} micro-batches of a step in {name} "
+                    f"(largest number of workers x accumulate) cannot be split among {uneven[0]}. They must be a multiple of "
+                    f"{whole}: set {name}.accumulate to {whole // math.gcd(whole, self.max_workers)}, or another range"
                 )
         return self
 

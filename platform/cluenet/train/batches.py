@@ -13,7 +13,7 @@ from cluenet.model.pipeline import ClueNet
 from cluenet.prepared import PreparedSet
 from cluenet.records import Example, Frames
 from cluenet.train.group import Group
-from cluenet.train.plan import Draw, Plan, seed_of
+from cluenet.train.plan import Draw, Plan, place_of, seed_of
 from cluenet.train.utility_store import Asked, UtilityStore
 
 T = TypeVar("T")
@@ -26,25 +26,26 @@ class TrainingBatches:
 
     def __init__(
         self, model: ClueNet, sets: Sequence[PreparedSet], weights: Sequence[float], stage: Stage, group: Group, *, name: str,
-        seed: int, recorded: UtilityStore | None = None,
+        seed: int, parts: int | None = None, recorded: UtilityStore | None = None,
     ):  # fmt: skip
-        """`recorded`: utilities of the sets' questions, to go with each batch."""
+        """`parts`: micro-batches of a step of this worker; None: `accumulate`. `recorded`: utilities of the sets' questions, to
+        go with each batch."""
         self.model, self.sets, self.stage, self.group = model, sets, stage, group
         self.name, self.seed, self.recorded = name, seed, recorded
+        self.parts = parts or stage.accumulate
         order = seed_of(seed, name, "order")  # the stages draw in different orders
         sizes = tuple(map(len, sets))
         self.plan = Plan(sizes, tuple(weights), order, stage.clips_per_batch, stage.questions_per_clip)
 
     def __call__(self, first_step: int, end_step: int) -> Iterator[list[Batch]]:
-        """For each step, its `accumulate` micro-batches."""
+        """For each step, this worker's micro-batches."""
         for step in range(first_step, end_step):
-            parts = self.plan.slice(
-                step, rank=self.group.rank, world_size=self.group.size, accumulate=self.stage.accumulate
-            )
+            parts = self.plan.slice(step, rank=self.group.rank, world_size=self.group.size, accumulate=self.parts)
             yield [self._batch(draws, step, part) for part, draws in enumerate(parts)]
 
     def _batch(self, draws: Sequence[Draw], step: int, part: int) -> Batch:
-        seed = seed_of(self.seed, self.name, step, self.group.rank, part)
+        place = place_of(part, rank=self.group.rank, parts=self.parts, accumulate=self.stage.accumulate)
+        seed = seed_of(self.seed, self.name, step, *place)
         asked = [self._asked(draw) for draw in draws]
         clips = [self._clip(draw, questions) for draw, questions in zip(draws, asked)]
         batch = self.model.collate(clips, seed=seed, shuffle_options=True, chain=self.stage.losses.chain > 0)

@@ -4,8 +4,8 @@ The folder of a stage:
 
     <run>/<stage>/
         checkpoint-000200/
-            model.safetensors    all weights of the ClueNet
-            optimizer.pt         state of the optimisers
+            model.safetensors    whole weights of the ClueNet, whatever the strategy: all, or those that are trained
+            optimizer.pt         whole states of the optimisers, the same whatever the strategy and the number of workers
             trainer_state.json   `TrainerState`; everything random follows from seed and step, so no generator is stored
         state.json               which checkpoint is the newest and which the best, for people
         manifest.json            written last: the stage is finished, `best` names the checkpoint to go on from
@@ -17,19 +17,21 @@ import copy
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
-from torch import nn
+from safetensors.torch import load_model, save_file
+from torch import Tensor, nn
 
 from cluenet.errors import CheckpointError, StorageError
 from cluenet.folders import atomic_write_json, building, read_manifest
-from cluenet.model.optimizers import Optimizers
+from cluenet.model.tuning import saved_names
+from cluenet.train.strategies.base import OptimizerState, Strategy
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "trainer_state.json"
 FORMAT = 1
@@ -61,19 +63,63 @@ def steps_of(stage_folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def save(stage_folder: Path, state: TrainerState, model: nn.Module, optimizers: Optimizers, *, keep: int) -> Path:
-    """Write `checkpoint-<step>`, then delete all but the `keep` newest and the best. Raises StorageError on a full disk."""
+@dataclass(frozen=True)
+class Layout:
+    """What `model.safetensors` holds of a model: names of its state dict, and where tied weights are found."""
+
+    shapes: dict[str, torch.Size]
+    aliases: dict[str, str]  # another name of the same weights -> the one in `shapes`
+
+
+def layout_of(model: nn.Module) -> Layout:
+    """Of a model that is whole. Tied weights are held once, under the name that comes first in the alphabet."""
+    needed = saved_names(model)
+    entries = {name: value for name, value in model.state_dict().items() if needed is None or name in needed}
+    places = {name: (value.data_ptr(), value.shape) if value.numel() else name for name, value in entries.items()}
+    kept: dict[Any, str] = {}
+    for name in sorted(entries):
+        kept.setdefault(places[name], name)
+    aliases = {name: kept[place] for name, place in places.items() if kept[place] != name}
+    return Layout({name: entries[name].shape for name in kept.values()}, aliases)
+
+
+def save(
+    stage_folder: Path, state: TrainerState, layout: Layout, weights: Mapping[str, Tensor], optimizers: OptimizerState, *,
+    keep: int,
+) -> Path:  # fmt: skip
+    """Write `checkpoint-<step>`, then delete all but the `keep` newest and the best.
+
+    Raises StorageError on a full disk, CheckpointError when a weight is missing, of another shape or not finite: such a
+    checkpoint would be found again and gone on from.
+    """
     folder = stage_folder / name_of(state.step)
+    _check(folder, layout, weights)
     with building(folder) as part, _full_disk(folder):
-        save_model(model, str(part / WEIGHTS))
+        whole = {name: value.contiguous() for name, value in weights.items()}
+        save_file(whole, str(part / WEIGHTS), layout.aliases or None)
         with (part / OPTIMIZER).open("wb") as file:
-            torch.save(optimizers.state_dict(), file)
+            torch.save(optimizers, file)
         atomic_write_json(part / STATE, asdict(state))
     best = None if state.best_step is None else name_of(state.best_step)
     summary = {"address": state.address, "newest": folder.name, "best": best, "best_value": state.best_value}
     atomic_write_json(stage_folder / "state.json", summary)
     _prune(stage_folder, keep=keep, best=state.best_step)
     return folder
+
+
+def _check(folder: Path, layout: Layout, weights: Mapping[str, Tensor]) -> None:
+    for name, shape in layout.shapes.items():
+        value = weights.get(name)
+        if value is None or value.shape != shape:
+            what = "missing" if value is None else f"of shape {tuple(value.shape)}, not {tuple(shape)}"
+        elif not value.isfinite().all():
+            what = f"not finite in {int((~value.isfinite()).sum())} of {value.numel()} places"
+        else:
+            continue
+        raise CheckpointError(
+            f"{folder}: not saved, because the weight {name} is {what}. The checkpoint before it is as it was. Weights that are "
+            "not finite come from a learning rate that is too high; missing ones are a bug: please report it."
+        )
 
 
 def newest(stage_folder: Path, address: str) -> tuple[Path, TrainerState] | None:
@@ -101,10 +147,7 @@ def load_weights(model: nn.Module, file: Path, *, with_filter: bool = True) -> N
     Raises CheckpointError when it is missing, damaged or of another model.
     """
     try:
-        if with_filter:
-            load_model(model, str(file))
-        else:
-            _load_without_filter(model, file)
+        _load(model, file, with_filter=with_filter)
     except FileNotFoundError:
         raise CheckpointError(f"{file}: no such file. {_delete(file.parent)}") from None
     except (OSError, SafetensorError) as error:
@@ -113,19 +156,24 @@ def load_weights(model: nn.Module, file: Path, *, with_filter: bool = True) -> N
         raise CheckpointError(f"{file}: does not fit the model of the recipe: {error}") from None
 
 
-def _load_without_filter(model: nn.Module, file: Path) -> None:
+def _load(model: nn.Module, file: Path, *, with_filter: bool) -> None:
     """Another filter's weights in `file` may have other names and shapes."""
-    rest = copy.copy(model)
-    rest._modules = {name: part for name, part in model._modules.items() if name != "filter"}
-    missing, unexpected = load_model(rest, str(file), strict=False)
-    if foreign := [*missing, *(name for name in unexpected if not name.startswith("filter."))]:
+    target = model if with_filter else copy.copy(model)
+    if not with_filter:
+        target._modules = {name: part for name, part in model._modules.items() if name != "filter"}
+    missing, unexpected = load_model(target, str(file), strict=False)
+    needed = saved_names(model)
+    foreign = [name for name in missing if needed is None or name in needed]
+    foreign += [name for name in unexpected if with_filter or not name.startswith("filter.")]
+    if foreign:
         raise RuntimeError(f"missing or not of this model: {', '.join(sorted(foreign))}")
 
 
-def load_optimizers(optimizers: Optimizers, folder: Path) -> None:
-    """Raises CheckpointError when the file is missing, damaged or of another optimiser."""
+def load_optimizers(strategy: Strategy, folder: Path) -> None:
+    """Whatever strategy and however many workers wrote them. Raises CheckpointError when the file is missing, damaged or of
+    another optimiser."""
     try:
-        optimizers.load_state_dict(torch.load(folder / OPTIMIZER, weights_only=True))
+        strategy.load_optimizer_state(torch.load(folder / OPTIMIZER, weights_only=True, mmap=True))
     except Exception as error:  # torch.load raises nearly anything on damage
         raise CheckpointError(f"{folder / OPTIMIZER}: cannot be loaded: {error}. {_delete(folder)}") from error
 

@@ -13,6 +13,20 @@ from torch import Tensor
 from cluenet.errors import CluenetError
 
 
+@contextmanager
+def process_group(device: str) -> Iterator[None]:
+    """The default process group: that of whoever started the workers, or one for this process alone."""
+    if dist.is_initialized():
+        yield
+        return
+    backend = "gloo" if torch.device(device).type == "cpu" else "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
 class OtherWorkerError(Exception):
     """Another worker met an error that is meant for the user, and reports it."""
 

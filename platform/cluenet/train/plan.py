@@ -112,6 +112,12 @@ def seed_of(*parts: int | str) -> int:
     return int(content_hash(*parts, length=15), 16)
 
 
+def place_of(part: int, *, rank: int, parts: int, accumulate: int) -> tuple[int, int]:
+    """(worker, its micro-batch) that this worker's micro-batch `part` of `parts` is when every worker has `accumulate`: what
+    is drawn for it depends on its place in the step, not on how many workers there happen to be."""
+    return divmod(rank * parts + part, accumulate)
+
+
 def evenly(count: int, most: int | None) -> list[int]:
     """At most `most` of the numbers 0..count - 1, evenly spread; all of them for None."""
     if most is None or most >= count:

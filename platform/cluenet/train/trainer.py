@@ -25,9 +25,12 @@ from cluenet.progress import Progress
 from cluenet.recipe import Recipe
 from cluenet.train import calibration, checkpoints
 from cluenet.train.group import OtherWorkerError
-from cluenet.train.loop import StageJob, Worker, metrics_of, run_stage
+from cluenet.train.job import StageJob, Worker
+from cluenet.train.loop import run_stage
+from cluenet.train.ray_settings import backend_of, failures_of, scaling_of
 from cluenet.train.supervision import supervision_of
 from cluenet.train.trackers import Follower
+from cluenet.train.validation import metrics_of
 
 SECONDS_BETWEEN_LOOKS = 0.5
 Say = Callable[[str], None]
@@ -145,23 +148,17 @@ def _trainer(job: StageJob, recipe: Recipe) -> Any:
     from ray import train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    settings = recipe.train
-    resources = {"CPU": settings.resources.cpu, "GPU": settings.resources.gpu}
     return TorchTrainer(
         _on_worker,
         train_loop_config={**asdict(job), "threads": _threads(recipe)},
-        scaling_config=train.ScalingConfig(
-            num_workers=settings.workers,
-            use_gpu=settings.resources.gpu > 0,
-            resources_per_worker={name: amount for name, amount in resources.items() if amount},
-        ),
+        scaling_config=scaling_of(recipe.train),
         run_config=train.RunConfig(
             name=f"{job.stage}-{job.address[:10]}",
             storage_path=str(Path(job.run) / "ray"),
-            failure_config=train.FailureConfig(max_failures=settings.max_failures),
+            failure_config=failures_of(recipe.train),
             logging_config=train.LoggingConfig(log_level="ERROR"),
         ),
-        torch_config=TorchConfig(backend="nccl" if settings.resources.gpu else "gloo"),
+        torch_config=TorchConfig(backend=backend_of(recipe.train)),
     )
 
 
@@ -195,8 +192,12 @@ def _on_worker(config: dict[str, Any]) -> None:
 
     threads, context = config.pop("threads"), train.get_context()
     job = StageJob(**config)
+    worker = Worker(
+        context.get_world_rank(), context.get_world_size(), str(get_device()), threads,
+        preempted=lambda: train.get_preemption_info() is not None,
+    )  # fmt: skip
     try:
-        run_stage(job, Worker(context.get_world_rank(), context.get_world_size(), str(get_device()), threads))
+        run_stage(job, worker)
     except CluenetError as error:
         atomic_write_json(_error_file(job), {"type": type(error).__name__, "message": str(error)})
     except OtherWorkerError:

@@ -28,7 +28,7 @@ def accounts_of(job: UtilityJob, work: Sequence[Part], recipe: Recipe) -> Iterat
             fn_constructor_kwargs={"job": asdict(job)},
             num_cpus=resources.cpu,
             num_gpus=resources.gpu,
-            compute=ray.data.ActorPoolStrategy(size=min(recipe.train.workers, len(items))),
+            compute=ray.data.ActorPoolStrategy(size=min(recipe.train.min_workers, len(items))),
         )
         for row in accounts.iter_rows():
             if row["error"]:

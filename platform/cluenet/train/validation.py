@@ -12,9 +12,11 @@ from cluenet.model.batch import Batch
 from cluenet.model.evidence import ClueRow
 from cluenet.model.pipeline import ClueNet
 from cluenet.prepared import PreparedSet
+from cluenet.recipe import Recipe
 from cluenet.train.batches import Clip
 from cluenet.train.group import Group
 from cluenet.train.plan import evenly
+from cluenet.train.supervision import has_clues
 
 ROWS: dict[str, ClueRow] = {"accuracy": "own", "oracle_accuracy": "oracle"}
 """Validation metrics and the clues that the reasoner reads for them."""
@@ -64,3 +66,8 @@ class Validator:
             part = self._mine[first : first + self._clips_per_batch]
             clips: list[Clip] = [(prepared.frames(key), prepared.examples_of(key)) for prepared, key in part]
             yield model.collate(clips, seed=0, shuffle_options=False)
+
+
+def metrics_of(recipe: Recipe) -> list[str]:
+    """What validation measures: with clues also how well the reasoner does on ground truth."""
+    return ["accuracy", "oracle_accuracy"] if has_clues(recipe.model) else ["accuracy"]
