@@ -88,8 +88,12 @@ class Overlap:
         return {"test": self.test.name, "seen": self.seen.name, "videos": len(self.shared), "of": len(self.test.videos)}
 
 
-def check(recipe: Recipe, prepared: Mapping[str, Sequence[Path]]) -> list[Overlap]:
-    """The overlaps that the recipe allows. `prepared`: finished folders by split, in the recipe's order.
+Prepared = Mapping[str, Sequence[Path | None]]
+"""Finished folders by split, in the recipe's order; None for one that is not there."""
+
+
+def check(recipe: Recipe, prepared: Prepared) -> list[Overlap]:
+    """The overlaps that the recipe allows.
 
     Raises RecipeError with every one that it does not allow, DataError for a damaged prepared set.
     """
@@ -100,20 +104,28 @@ def check(recipe: Recipe, prepared: Mapping[str, Sequence[Path]]) -> list[Overla
     return [one for _, _, one in found]
 
 
-def _overlaps(recipe: Recipe, prepared: Mapping[str, Sequence[Path]]) -> Iterator[tuple[int, str, Overlap]]:
+def find(recipe: Recipe, prepared: Prepared) -> list[Overlap]:
+    """All overlaps, allowed or not. Raises DataError for a damaged prepared set."""
+    return [one for _, _, one in _overlaps(recipe, prepared)]
+
+
+def _overlaps(recipe: Recipe, prepared: Prepared) -> Iterator[tuple[int, str, Overlap]]:
+    """With the number and the name of the test set's entry."""
     sets = {split: _sets(recipe, split, prepared[split]) for split in ("train", "validation", "test")}
-    for index, test in enumerate(sets["test"]):
-        for seen in (*sets["train"], *sets["validation"]):
+    for index, test in sets["test"].items():
+        for seen in (*sets["train"].values(), *sets["validation"].values()):
             if shared := test.shared_with(seen):
                 yield index, recipe.data.test[index].name, Overlap(test, seen, tuple(shared))
 
 
-def _sets(recipe: Recipe, split: str, folders: Sequence[Path]) -> list[VideoSet]:
+def _sets(recipe: Recipe, split: str, folders: Sequence[Path | None]) -> dict[int, VideoSet]:
+    """By the number of the entry."""
     entries: Sequence[ComponentConfig] = getattr(recipe.data, split)
-    return [
-        VideoSet(f"data.{split}.{index} ({entry.name} {entry.split})", _prepared_videos(entry.component, folder))  # type: ignore[attr-defined]
+    return {
+        index: VideoSet(f"data.{split}.{index} ({entry.name} {entry.split})", _prepared_videos(entry.component, folder))  # type: ignore[attr-defined]
         for index, (entry, folder) in enumerate(zip(entries, folders, strict=True))
-    ]
+        if folder is not None
+    }
 
 
 def _prepared_videos(dataset: type[Dataset], folder: Path) -> dict[str, Marks]:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from cluenet.errors import DataError, RecipeError
+from cluenet.folders import write_manifest
 from cluenet.overlap import Marks, VideoSet, check
 from cluenet.prepared import ClipWriter, atomic_file
 from cluenet.recipe import Recipe
+from cluenet.run import Run
 
 CLEVRER = {"name": "clevrer", "folder": "clevrer"}
 
@@ -145,6 +147,26 @@ def test_permission_for_what_is_not_tested_on_is_refused() -> None:
         RecipeError, match=r"allow_overlap: no dataset of data.test is named clevrer. Named there: messages"
     ):
         recipe(test=[messages("test")], allow_overlap=["clevrer"])
+
+
+def test_scoring_a_trained_model_on_what_it_saw_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test sets may be chosen after training; of a training set that is no longer there nothing can be told."""
+    folders = {
+        split: [prepared(tmp_path / split, {f"{split}.mp4": "sha"})] for split in ("train", "validation", "test")
+    }
+    for folder in (folders["test"][0], folders["train"][0], tmp_path / "run" / "model"):
+        write_manifest(folder, {})
+    made = recipe(train=[messages("train")], validation=[messages("validation")], test=[messages("test")])
+    said: list[str] = []
+    run = Run(made, say=said.append)
+    run.plan.__dict__["run"] = tmp_path / "run"
+    monkeypatch.setattr(run.plan, "prepared", folders.__getitem__)
+    monkeypatch.setattr(run, "_evaluate", lambda model, out: {"model": model, "out": out})
+    assert run.results_of_trained() == {"model": tmp_path / "run" / "model", "out": tmp_path / "run" / "evaluation"}
+    (line,) = said
+    assert line.startswith(
+        "note: data.test.0 (messages test) shares 1 of its 1 videos with data.train.0 (messages train): test.mp4"
+    )
 
 
 def test_videos_that_could_not_be_read_are_in_no_question(tmp_path: Path) -> None:
