@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 
 from cluenet.contracts import Dataset
 from cluenet.errors import DataError, Problem, RecipeError
+from cluenet.folders import finished
 from cluenet.prepared import read_account
 from cluenet.recipe import Recipe
 from cluenet.registry import ComponentConfig
@@ -88,8 +89,8 @@ class Overlap:
         return {"test": self.test.name, "seen": self.seen.name, "videos": len(self.shared), "of": len(self.test.videos)}
 
 
-Prepared = Mapping[str, Sequence[Path | None]]
-"""Finished folders by split, in the recipe's order; None for one that is not there."""
+Prepared = Mapping[str, Sequence[Path]]
+"""Folders by split, in the recipe's order; one that is not finished is left out."""
 
 
 def check(recipe: Recipe, prepared: Prepared) -> list[Overlap]:
@@ -118,13 +119,13 @@ def _overlaps(recipe: Recipe, prepared: Prepared) -> Iterator[tuple[int, str, Ov
                 yield index, recipe.data.test[index].name, Overlap(test, seen, tuple(shared))
 
 
-def _sets(recipe: Recipe, split: str, folders: Sequence[Path | None]) -> dict[int, VideoSet]:
+def _sets(recipe: Recipe, split: str, folders: Sequence[Path]) -> dict[int, VideoSet]:
     """By the number of the entry."""
     entries: Sequence[ComponentConfig] = getattr(recipe.data, split)
     return {
         index: VideoSet(f"data.{split}.{index} ({entry.name} {entry.split})", _prepared_videos(entry.component, folder))  # type: ignore[attr-defined]
         for index, (entry, folder) in enumerate(zip(entries, folders, strict=True))
-        if folder is not None
+        if finished(folder)
     }
 
 

@@ -196,18 +196,10 @@ class Run:
                 f"{self.folder}: no finished model of this recipe. Train it first (cluenet train RECIPE, with the same "
                 "overrides), or name a model: cluenet evaluate RECIPE --model FOLDER"
             )
-        self._tell_overlaps()
-        return self._evaluate(self.folder / "model", self.folder / name)
-
-    def _tell_overlaps(self) -> None:
-        """Of test sets that may have been chosen after training, with what is still there of the training sets."""
         self._prepare("test")
-        there = {
-            split: [folder if finished(folder) else None for folder in self.plan.prepared(split)]
-            for split in get_args(Split)
-        }
-        for one in overlap.find(self.recipe, there):
-            self._say(f"note: {one}")
+        for one in overlap.find(self.recipe, {split: self.plan.prepared(split) for split in get_args(Split)}):
+            self._say(f"note: {one}")  # test sets may be chosen after training
+        return self._evaluate(self.folder / "model", self.folder / name)
 
     def results_of(self, model: Path, out: Path, name: str = "evaluation") -> dict[str, dict[str, Any]]:
         """Any model on the recipe's test sets, into `out` / `name`: a ClueNet model folder, or a plain Hugging Face folder

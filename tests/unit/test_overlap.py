@@ -24,6 +24,7 @@ def prepared(folder: Path, videos: dict[str, str], *, parts: int = 1) -> Path:
         with atomic_file(folder / "clips" / f"part-{number:05d}-x.parquet") as file:
             files = [{"path": path, "sha256": sha256} for path, sha256 in rows[number::parts]]
             ClipWriter(file).close({"files": files})
+    write_manifest(folder, {})
     return folder
 
 
@@ -154,8 +155,8 @@ def test_scoring_a_trained_model_on_what_it_saw_is_told(tmp_path: Path, monkeypa
     folders = {
         split: [prepared(tmp_path / split, {f"{split}.mp4": "sha"})] for split in ("train", "validation", "test")
     }
-    for folder in (folders["test"][0], folders["train"][0], tmp_path / "run" / "model"):
-        write_manifest(folder, {})
+    (folders["validation"][0] / "manifest.json").unlink()
+    write_manifest(tmp_path / "run" / "model", {})
     made = recipe(train=[messages("train")], validation=[messages("validation")], test=[messages("test")])
     said: list[str] = []
     run = Run(made, say=said.append)
