@@ -14,6 +14,9 @@ from cluenet.model.vlm import VisionLanguageModel
 from cluenet.plugins import load_components
 from cluenet.records import Box
 from cluenet.registry import register
+from cluenet.testing.backbone_pair import BackbonePair
+from cluenet_components.clue_sources._teacher_cache import Request
+from cluenet_components.clue_sources._teacher_local import LocalTeacher
 from helpers.checkpoints import FAMILIES, checkpoint, small_checkpoint
 from helpers.models import clip, example, tiny_model
 
@@ -149,3 +152,33 @@ def test_tiny_is_schooled_in_every_family(family, tmp_path):
 def test_squares_of_a_part_of_a_token_are_refused():
     with pytest.raises(ValueError, match="image 40 must be a multiple of 2 x patch 8"):
         register.backbone["tiny"].Config(family="internvl", image=40)
+
+
+# ----------------------------------------------------------------------------------------- what else reads backbones
+
+
+@families
+def test_clues_stand_behind_the_shared_prompt(family):
+    """They depend on the question: before it, they would change what all questions about a clip share."""
+    model = tiny_model(folder=checkpoint(family), reasoner="clue_chain", clue_extractor=EXTRACTOR).eval()
+    batch = batch_of(model)
+    with torch.no_grad():
+        prefix = model.watch(batch.prefix)
+        before = [(keys.clone(), values.clone()) for keys, values in prefix.keys_values]
+        empty = model.silence(batch.labels.words_BQKW)
+        one, other = (model.reason(batch, prefix, clues) for clues in (empty, empty + 0.5))
+    assert not torch.equal(one, other)
+    for kept, now in zip(before, prefix.keys_values, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(kept, now, strict=True))
+    positions = batch.answer.packed.positions_BL[:, 0].tolist()
+    assert positions == batch.prefix.text_starts  # the question first, its clues behind it
+
+
+@families
+def test_a_local_teacher_of_every_family_writes_what_generate_writes(family):
+    pair, prompt = BackbonePair.of(checkpoint(family), "cpu"), "which one hits red ?"
+    given = pair.ordinary_inputs(pair.clips[0], pair.text(prompt))
+    with torch.no_grad():
+        theirs = pair.hf.generate(**given, max_new_tokens=6, do_sample=False)[0, given["input_ids"].shape[1] :]
+    reply = LocalTeacher(str(checkpoint(family)), max_tokens=6).ask(Request(prompt, pair.clips[0].frames))
+    assert reply.text == pair.vlm.tokenizer.decode(theirs, skip_special_tokens=True).strip()

@@ -10,6 +10,7 @@ from cluenet.model.families import FAMILIES
 from cluenet.model.grid import Grid
 from cluenet.model.hooks import inputs_of
 from cluenet.model.vision import TowerStates
+from cluenet.testing.backbone_pair import ORDINARY_INPUTS, rows_of
 from helpers.adapters import adapter, hugging_face, logits_after, prompt_of, text_of
 from helpers.models import clip
 
@@ -179,6 +180,22 @@ def test_qwen2_5_tower_states_are_in_the_order_of_the_prompt():
     assert not torch.equal(states.states, found[0])
     wanted = vlm.hf.model.visual(prompt.pixels, grid_thw=prompt.grid_B3).pooler_output
     assert torch.allclose(vlm.project(states)[0], wanted, atol=1e-5)
+
+
+@families
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_two_steps_of_vision_are_one_of_hugging_faces(family, fast, monkeypatch):
+    """Bit for bit, but for the faster forms of `speed.py`, which add in another order."""
+    if not fast:
+        monkeypatch.setattr("cluenet.model.vlm.use_fast_vision", lambda tower: None)
+    vlm, hf, c = adapter(family), hugging_face(family), clip(0, frames=4, height=40, width=56)
+    prompt = prompt_of(vlm, c)
+    visual = ORDINARY_INPUTS[family](prompt.pixels, prompt.grid_B3)
+    look = hf.model.get_video_features if "pixel_values_videos" in visual else hf.model.get_image_features
+    theirs, (embeds, deepstack) = look(**visual), vlm.project(vlm.tower(prompt.pixels, prompt.grid_B3))
+    levels = [rows_of(level) for level in getattr(theirs, "deepstack_features", None) or []]
+    for ours, wanted in zip([embeds, *deepstack], [rows_of(theirs.pooler_output), *levels], strict=True):
+        assert torch.allclose(ours, wanted, rtol=0, atol=5e-6 if fast else 0)
 
 
 @families

@@ -21,7 +21,7 @@ def multimodal(is_visual: list[bool], grid: Grid, *, tokens_per_second: float) -
     A text token moves on all axes at once. The visual tokens of a block have the block's time, their row and their column,
     from where the text before them ended. Blocks that follow each other without text between them are
     `tokens_per_second` * `grid.block_seconds` apart, rounded down. The text goes on one behind the highest position of all
-    axes, which is how Qwen trained its models and how Transformers 4.57 counted; 5.23 leaves time out of that maximum.
+    axes, as in Qwen's own code (huggingface/transformers pull request 35569) and in Transformers 4.57; 5.23 leaves time out.
     """
     parts: list[Tensor] = []
     start = 0
