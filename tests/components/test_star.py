@@ -100,10 +100,11 @@ def decoded(video: VideoRef, *, frames: int) -> Frames:
     return found
 
 
-def test_dumped_frames_are_read_at_their_rate_and_from_where_the_folder_begins(home: Path) -> None:
+@pytest.mark.parametrize("pattern", ["%06d.png", "frame_%d.jpg"])
+def test_dumped_frames_are_read_at_their_rate_and_from_where_the_folder_begins(home: Path, pattern: str) -> None:
     """Action Genome's tool keeps annotated frames alone: here the video's frames 3 to 24, of which 3 is shown at 0.25 s."""
     write(home, first())
-    write_frame_folder(home / "videos/QX7ZT.mp4", counting_frames(24)[2:], pattern="%06d.png", first=3)
+    write_frame_folder(home / "videos/QX7ZT.mp4", counting_frames(24)[2:], pattern=pattern, first=3)
     (bad,) = rows(home)
     assert (bad.reason, "set star.fps_file or star.fps" in bad.detail) == ("no_fps", True)
     (found,) = rows(home, fps=FPS)

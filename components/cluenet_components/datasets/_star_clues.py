@@ -88,12 +88,12 @@ def clues_of(
     classes: Classes,
     seconds_of: Callable[[int], float],
     clip: VideoRef,
-    size: tuple[int, int] | None,
+    size: tuple[int, int],
 ) -> tuple[Clue, ...] | None:
     """Clues of the frames within `clip`, both ends included: actions first, each kind by time; None without any.
 
-    seconds_of: time of a frame key. size: (width, height) of the video in pixels; None leaves boxes out. Frames outside of
-    the clip are never looked at, for what a question asks may happen there. Raises BadRowError bad_clues.
+    seconds_of: time of a frame key. size: (width, height) of the video in pixels. Frames outside of the clip tell nothing,
+    for what a question asks may happen there. Raises BadRowError bad_clues.
     """
     end = math.inf if clip.end_seconds is None else clip.end_seconds
     frames = _checked(situations)
@@ -160,10 +160,8 @@ def _words(concepts: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple((role, word) for role, word in concepts.items() if len(word.split()) == 1)
 
 
-def _boxes(situation: Situation, things: Sequence[str], seconds: float, size: tuple[int, int] | None) -> Iterator[Box]:
+def _boxes(situation: Situation, things: Sequence[str], seconds: float, size: tuple[int, int]) -> Iterator[Box]:
     """As fractions, cut at the frame's edges; one with no area inside the frame shows nothing."""
-    if size is None:
-        return
     width, height = size
     for pixels in (box for thing in things for box in situation.boxes_of(thing)):
         x1, x2 = (min(max(x / width, 0.0), 1.0) for x in pixels[0::2])

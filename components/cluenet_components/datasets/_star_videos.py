@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from cluenet.errors import DataError
 from cluenet.records import VideoRef
 from cluenet_components._files import existing_folder, reading
 from cluenet_components.datasets._rows import BadRowError
-from cluenet_components.datasets._videos import IMAGE_SUFFIXES, frame_order
+from cluenet_components.datasets._videos import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -106,15 +107,17 @@ def _look_at_file(path: Path) -> Look | None:
 
 
 def _look_at_folder(folder: Path) -> Look | None:
+    """Numbers are the last digits of names, as readers take them."""
     with reading(folder):
-        names = [entry.name for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES]
-    if not names:
+        images = [entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES]
+    numbered = {int(digits[-1]): image for image in images if (digits := re.findall(r"\d+", image.stem))}
+    if not numbered:
         return None
-    first = folder / min(names, key=frame_order)
+    first = min(numbered)
     try:
-        with Image.open(first) as image:
-            return Look(image.size, None, int(first.stem))
-    except (OSError, ValueError):
+        with Image.open(numbered[first]) as image:
+            return Look(image.size, None, first)
+    except OSError:
         return None
 
 
