@@ -133,6 +133,7 @@ def test_one_split_can_be_asked_for_and_limited(tmp_path: Path) -> None:
     make_clevrer(tmp_path, missing=range(20_000))
     found = inspected("clevrer", str(tmp_path), "split=val", "max_samples=3")
     assert {name: one["rows"] for name, one in found["splits"].items()} == {"val": 3}
+    assert found["splits"]["val"]["official"] == {"videos": {"official": 5_000, "found": 1}}
     assert found["settings"] == {"folder": str(tmp_path), "split": "val", "max_samples": 3}
 
 
@@ -169,6 +170,17 @@ def test_a_training_video_in_another_split_is_a_problem_by_content_only_with_has
     assert found["problems"] == [
         f"test: 1 of 2 videos are in train too: video_15000.mp4 has the same content as {train}"
     ]
+
+
+def test_one_file_in_two_splits_is_one_video(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        row = {"id": split, "video": "a.mp4", "question": "which?", "answer": "x"}
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(row))
+    write_clevrer_video(tmp_path / "a.mp4", 0)
+    for hashed, by in ((False, "path"), (True, "content")):
+        found = inspected("messages", str(tmp_path / "{split}.jsonl"), hashed=hashed)
+        assert [one["by"] for one in found["shared"]] == [{by: 1}]
+        assert len(found["problems"]) == 1
 
 
 def test_the_same_original_is_found_without_hash(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def checked_scene(row: Row) -> Mapping[str, Any]:
 
 
 def _check_type(value: Mapping[str, Any], field: str, wanted: type[Any]) -> None:
-    found = value.get(field)
+    found: Any = value.get(field)
     good = isinstance(found, wanted) and not isinstance(found, bool)
     if not good or (wanted is int and found < 0) or (wanted is str and not found.strip()):
         kind = {int: "a number from 0", str: "a text", list: "a list"}[wanted]

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from cluenet.contracts import Dataset
-from cluenet.errors import DataError
 from cluenet.records import Clue, Example, Quarantined, VideoRef, content_hash
 from cluenet.registry import register
 from cluenet.verdicts import Measure, Verdict
@@ -23,7 +22,7 @@ from cluenet_components.datasets import _clevrer_metrics, _originals
 from cluenet_components.datasets._clevrer_clues import clues_of
 from cluenet_components.datasets._clevrer_metrics import CHOICE_TYPES, SUBMISSION
 from cluenet_components.datasets._clevrer_rows import asked, checked_question, checked_scene, choices_of, type_of
-from cluenet_components.datasets._rows import BadRowError, Row, json_rows
+from cluenet_components.datasets._rows import BadRowError, Row, claim, json_rows
 
 
 @register.dataset("clevrer")
@@ -80,12 +79,7 @@ class ClevrerDataset(Dataset):
         seen: dict[str, str] = {}
         for row in json_rows(self._file):
             for result in self._scene(row):
-                if result.id in seen:
-                    raise DataError(
-                        f"{self._file}: {seen[result.id]} and {row.where} both have {result.id} (scene_index, question_id, "
-                        "choice_id). Remove one of them."
-                    )
-                seen[result.id] = row.where
+                claim(result.id, row, seen)
                 yield result
 
     def sources(self) -> list[str]:

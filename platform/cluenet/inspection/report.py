@@ -60,7 +60,7 @@ def _split(looked: _Looked, split: str, *, opened: bool, progress: type[Progress
     videos = presence(facts)
     if opened:
         videos["unreadable"] = readability(facts, title, progress)
-    return {**facts.to_dict(looked.source.component.official_counts.get(split, {})), "videos": videos}
+    return {**facts.to_dict(looked.source.official(split)), "videos": videos}
 
 
 def _shared(looked: _Looked, others: Sequence[_Looked]) -> Iterator[dict[str, Any]]:
@@ -98,12 +98,11 @@ def _collisions(looked: Sequence[_Looked]) -> Iterator[str]:
     """Files of one dataset that have the same path below its folder and another content: which of them is meant?"""
     known: dict[tuple[str, str | None], str] = {}
     for one in looked:
-        for path, marks in sorted(item for videos in one.videos.values() for item in videos.videos.items()):
-            if marks.content is None:
-                continue
-            first = known.setdefault((one.source.name, marks.path), path)
-            if _content(looked, first) != marks.content:
-                yield f"{one.source.name}: {marks.path} names two different files: {first} and {path}"
+        marks = {path: found for videos in one.videos.values() for path, found in videos.videos.items()}
+        for path in sorted(one.hashes):
+            first = known.setdefault((one.source.name, marks[path].path), path)
+            if _content(looked, first) != one.hashes[path]:
+                yield f"{one.source.name}: {marks[path].path} names two different files: {first} and {path}"
 
 
 def _content(looked: Sequence[_Looked], path: str) -> str | None:

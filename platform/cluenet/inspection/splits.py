@@ -23,6 +23,7 @@ from cluenet.registry import ComponentConfig, register
 
 COMMON = ("train", "validation", "val", "test")
 """Tried where a dataset does not list its splits."""
+SYNONYMS = {"val": "validation", "validation": "val"}
 PATH_SETTINGS = ("folder", "files", "file", "path")
 """The setting that PATH stands for: the first one that the dataset has."""
 ROWS_BETWEEN_UPDATES = 500
@@ -54,10 +55,15 @@ class Source:
         annotation = self.component.Config.model_fields["split"].annotation
         return _without_synonyms(get_args(annotation)) if get_origin(annotation) is Literal else COMMON
 
+    def official(self, split: str) -> Mapping[str, int]:
+        """What the dataset's authors state of a split, under either word for validation."""
+        counts = self.component.official_counts
+        return counts.get(split) or counts.get(SYNONYMS.get(split, split), {})
+
 
 def _without_synonyms(names: Sequence[str]) -> Sequence[str]:
     """A dataset that lists both val and validation means the same by them: the first one stays."""
-    both = [name for name in names if name in ("val", "validation")]
+    both = [name for name in names if name in SYNONYMS]
     return [name for name in names if name not in both[1:]]
 
 
