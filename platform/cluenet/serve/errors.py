@@ -23,9 +23,14 @@ class ServeError(CluenetError):
     """
 
     def __init__(
-        self, status: int, type: str, message: str, param: str | None = None, code: str | None = None,
+        self,
+        status: int,
+        type: str,  # noqa: A002
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
         retry_after: float | None = None,
-    ):  # fmt: skip
+    ):
         if type not in TYPES:
             raise ValueError(f"error type {type!r} is none of {', '.join(TYPES)}")
         self.status, self.type, self.message = status, type, message

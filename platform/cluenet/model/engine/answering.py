@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from torch import Tensor
 
@@ -15,11 +16,15 @@ from cluenet.model.evidence import Evidence
 from cluenet.model.generate import Writing
 from cluenet.model.pipeline import ClueNet
 from cluenet.model.predict import answers_of
+from cluenet.model.utilities import all_slots
 from cluenet.model.vlm import Prefix
 from cluenet.model.writing import Text, Writer
 from cluenet.records import Answer, Example
 
 MOST_TOKENS = Writing().most_tokens
+
+
+Utilities: TypeAlias = tuple[float, ...] | None
 
 
 @dataclass(eq=False)
@@ -28,9 +33,11 @@ class Asked:
 
     clip: Watched
     example: Example
-    finish: Callable[[Answer], None]
+    finish: Callable[[Answer, Utilities], None]
     fail: Callable[[Exception], None]
     on_text: Callable[[str], None] | None = None
+    most_tokens: int = MOST_TOKENS
+    utilities: bool = False
 
 
 @dataclass(eq=False)
@@ -91,7 +98,7 @@ class Answering:
         hidden = self.model.reason(batch, prefix, read.embeds_BQKWD)
         answers = answers_of(self.model, batch, read, self.model.option_logprobs(batch, hidden), {})
         for one, answer in zip(places, answers, strict=True):
-            one.finish(answer)
+            self._finish(one, answer)
 
     def _begin(self, asked: Sequence[Asked]) -> None:
         """Questions that write: a chain, or an open answer."""
@@ -105,24 +112,23 @@ class Answering:
             for one, answer, (b, q) in zip(places, answers, cells, strict=True)
         ]
         chains = self.model.reasoner.config.generate_chain
-        last, most = (
-            (batch.answer.chain_index_BQ, MOST_CHAIN_TOKENS) if chains else (batch.answer.answer_index_BQ, MOST_TOKENS)
-        )
-        self._write(batch, prefix, read.embeds_BQKWD, last, writing, most)
+        last = batch.answer.chain_index_BQ if chains else batch.answer.answer_index_BQ
+        self._write(batch, prefix, read.embeds_BQKWD, last, writing)
 
     def _write(
-        self, batch: Batch, prefix: Prefix | None, clues_BQKWD: Tensor, last_BQ: Tensor, writing: Sequence[_Writing], most: int
-    ) -> None:  # fmt: skip
+        self, batch: Batch, prefix: Prefix | None, clues_BQKWD: Tensor, last_BQ: Tensor, writing: Sequence[_Writing]
+    ) -> None:
         queue = iter(writing)
         texts = [
-            [
-                Text(one := next(queue), most, self._listener(one)) if q < len(clip) else None
-                for q in range(last_BQ.shape[1])
-            ]
+            [self._text(next(queue)) if q < len(clip) else None for q in range(last_BQ.shape[1])]
             for clip in batch.clips
         ]
         embeds = self.model.answer_inputs(batch, clues_BQKWD)
         self._ended(self.writer.begin(batch.answer.packed, embeds, self.model.seen(prefix), last_BQ, texts))
+
+    def _text(self, one: _Writing) -> Text:
+        most = MOST_CHAIN_TOKENS if self._writes_chain(one) else one.asked.most_tokens
+        return Text(one, most, self._listener(one))
 
     def _listener(self, one: _Writing) -> Callable[[list[int]], None] | None:
         if one.asked.on_text is None or self._writes_chain(one):
@@ -141,7 +147,7 @@ class Answering:
                 chains.append(one)
             else:
                 words = self._words(text.tokens)
-                one.asked.finish(replace(one.answer, prediction=words, reply=words))
+                self._finish(one.asked, replace(one.answer, prediction=words, reply=words))
         if chains:
             self._after_chains(chains)
 
@@ -158,11 +164,35 @@ class Answering:
         batch, prefix, _ = self._batch([one.asked])
         batch = self.model.collator.with_chains(batch, [[one.chain or []]])
         if not one.asked.example.options:
-            self._write(batch, prefix, one.clues_11KWD, batch.answer.answer_index_BQ, [one], MOST_TOKENS)
+            self._write(batch, prefix, one.clues_11KWD, batch.answer.answer_index_BQ, [one])
             return
         logprobs_A = self.model.option_logprobs(batch, self.model.reason(batch, prefix, one.clues_11KWD))[0, 0]
         values = tuple(logprobs_A[: len(one.asked.example.options)].tolist())
-        one.asked.finish(replace(one.answer, prediction=int(logprobs_A.argmax()), option_logprobs=values))
+        self._finish(one.asked, replace(one.answer, prediction=int(logprobs_A.argmax()), option_logprobs=values))
+
+    # --------------------------------------------------------------------------------- what clues are worth
+    def _finish(self, one: Asked, answer: Answer) -> None:
+        try:
+            utilities = self._utilities(one, answer) if one.utilities else None
+        except Exception as error:
+            one.fail(error)
+            return
+        one.finish(answer, utilities)
+
+    def _utilities(self, one: Asked, answer: Answer) -> Utilities:
+        """What leaving out each stated clue does to the log-probability of the given answer, in nats: 0 for a dropped one.
+        None for an answer without words."""
+        if answer.prediction in (None, ""):
+            return None
+        asked = replace(one, example=replace(one.example, answer=answer.prediction))
+        with self.model.inference():
+            batch, prefix, _ = self._batch([asked])
+            read = self._evidence(batch, prefix)
+            if not read.present_BQK.any():
+                return ()
+            slots = all_slots(read.present_BQK)
+            found = self.model.probe(batch, prefix).utilities(read.embeds_BQKWD, slots, kind="leave_one_out")
+        return tuple(found[0, 0][read.present_BQK[0, 0]].tolist())
 
     # ---------------------------------------------------------------------------------------- pieces
     def _batch(self, asked: Sequence[Asked]) -> tuple[Batch, Prefix | None, list[Asked]]:

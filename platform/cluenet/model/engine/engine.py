@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from cluenet.errors import CluenetError
-from cluenet.model.engine.answering import Answering, Asked
+from cluenet.model.engine.answering import MOST_TOKENS, Answering, Asked, Utilities
 from cluenet.model.engine.cache import ByteCache
 from cluenet.model.engine.clips import Watched, watch
 from cluenet.model.pipeline import ClueNet
@@ -32,22 +32,30 @@ class ClipNotKeptError(CluenetError):
 @dataclass(frozen=True)
 class Question:
     """`clip`: an exact key of what the model saw: content, bounds and frame policy. `frames`: needed where it is not kept.
-    `on_text`: gets an open answer as it grows, from the engine's thread."""
+    `on_text`: gets an open answer as it grows, from the engine's thread. `most_tokens`: of an open answer. `utilities`: also
+    measure what every clue is worth, one more answer pass per clue slot."""
 
     clip: Hashable
     example: Example
     frames: Frames | None = None
     on_text: Callable[[str], None] | None = None
+    most_tokens: int = MOST_TOKENS
+    utilities: bool = False
 
 
 @dataclass(frozen=True)
 class Answered:
-    """An answer, and what it took. `seconds`: {wait, watch, answer}; watching takes none where the clip was kept."""
+    """An answer, and what it took. `seconds`: {wait, watch, answer}; watching takes none where the clip was kept.
+
+    `utilities`: of every stated clue, what leaving it out does to the log-probability of the given answer, in nats. None
+    where they were not asked for, or nothing was answered. `together`: questions that were let in with this one."""
 
     answer: Answer
     kept: bool  # the clip had been watched before
     visual_tokens: int
     seconds: dict[str, float]
+    utilities: Utilities = None
+    together: int = 1
 
 
 @dataclass(eq=False)
@@ -58,13 +66,14 @@ class _Request:
     taken_at: float = 0.0
     watch_seconds: float = 0.0
     kept: bool = True
+    together: int = 1
 
-    def finish(self, answer: Answer, clip: Watched) -> None:
+    def finish(self, answer: Answer, utilities: Utilities, clip: Watched) -> None:
         if self.future.done():
             return
         waited, now = self.taken_at - self.asked_at, time.perf_counter()
         seconds = {"wait": waited, "watch": self.watch_seconds, "answer": now - self.taken_at - self.watch_seconds}
-        self.future.set_result(Answered(answer, self.kept, clip.grid.tokens, seconds))
+        self.future.set_result(Answered(answer, self.kept, clip.grid.tokens, seconds, utilities, self.together))
 
     def fail(self, error: Exception) -> None:
         if not self.future.done():
@@ -143,15 +152,16 @@ class Engine:
             room = min(self.most_questions - self.writing, len(self._waiting))
             taken = [self._waiting.popleft() for _ in range(room)]
         for one in taken:
-            one.taken_at = time.perf_counter()
+            one.taken_at, one.together = time.perf_counter(), room
         return taken
 
     def _start(self, taken: Sequence[_Request]) -> None:
         clips = self._watched(taken)
         self._answering.start([
             Asked(
-                clip := clips[one.question.clip], one.question.example, lambda answer, one=one, clip=clip: one.finish(answer, clip),  # type: ignore[misc]
-                one.fail, one.question.on_text,
+                clip := clips[one.question.clip], one.question.example,
+                lambda answer, utilities, one=one, clip=clip: one.finish(answer, utilities, clip),  # type: ignore[misc]
+                one.fail, one.question.on_text, one.question.most_tokens, one.question.utilities,
             )
             for one in taken if one.question.clip in clips
         ])  # fmt: skip
