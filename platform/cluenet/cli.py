@@ -245,6 +245,29 @@ def ask(
         _print(render(result))
 
 
+@app.command()
+def export(
+    model: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_MODEL", help="Model folder, run folder, or the recipe that made it.")
+    ],
+    out: Annotated[Path, typer.Option(help="New folder to write.")],
+    merge: Annotated[
+        bool, typer.Option("--merge", help="A plain Hugging Face checkpoint, an adapter merged into it.")
+    ] = False,
+    adapter_only: Annotated[bool, typer.Option("--adapter-only", help="The adapter alone, as peft reads it.")] = False,
+) -> None:
+    """Write the fine-tuned backbone for other programs."""
+    from cluenet import exporting
+
+    if merge == adapter_only:
+        raise typer.BadParameter("give one of the two", param_hint="--merge, --adapter-only")
+    _quiet_libraries()
+    write = exporting.export_merged if merge else exporting.export_adapter
+    folder = write(_run_folder(model), out)
+    _say(exporting.LEFT_OUT.format(folder=folder))
+    _wrote([out])
+
+
 # ------------------------------------------------------------------------------------------------- of the software
 
 

@@ -3,33 +3,73 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from peft import PeftModel
+from peft.utils import CONFIG_NAME
 
 from cluenet.errors import CheckpointError, StorageError
 from cluenet.folders import building
-from cluenet.model.adapter import FILES, find_base
-from cluenet.model.checkpoint import BACKBONE, CONFIG, read_base
-from cluenet.model.vlm import VisionLanguageModel
+from cluenet.model.adapter import WEIGHTS
+from cluenet.model.checkpoint import BACKBONE, CONFIG, merged_backbone, read_card
 
 LEFT_OUT = (
-    "Only the backbone is in it: the clue extractor, the clue filter and the slot embeddings stay in {model}, which "
-    "`cluenet ask` and `cluenet evaluate` need."
+    "Only the backbone is in it. The clue extractor, the clue filter and the slot embeddings are not: `cluenet ask` and "
+    "`cluenet evaluate` take {folder}."
 )
 
 
 def export_merged(model: Path, out: Path) -> Path:
-    """Write the backbone to `out` as a plain checkpoint in Hugging Face layout, weights, tokenizer and processor files, an
-    adapter merged into it. `model`: a model folder, or that of a run. Raises CheckpointError, StorageError.
+    """Write the backbone to `out` as a plain checkpoint in Hugging Face layout: weights with the adapter merged into them,
+    tokenizer and processor files. Returns the model folder that it is from.
+
+    model: a model folder, or the run folder around it. Raises CheckpointError, StorageError where `out` holds something.
     """
-    model, base = _opened(model)
+    folder = _model_folder(model)
     with _new(out) as part:
-        if base is None:
-            shutil.copytree(model / BACKBONE, part, dirs_exist_ok=True)
+        vlm = merged_backbone(folder)
+        if vlm is None:
+            shutil.copytree(folder / BACKBONE, part, dirs_exist_ok=True)
         else:
-            vlm = VisionLanguageModel.load(base)
-            PeftModel.from_pretrained(vlm.hf, model).merge_and_unload()
             vlm.save(part)
-        _write_card(part, model, "An ordinary Hugging Face checkpoint: `AutoModelForImageTextToText.from_pretrained`.")
-    return out
+        _write_card(part, folder, "AutoModelForImageTextToText.from_pretrained(THIS_FOLDER)")
+    return folder
+
+
+def export_adapter(model: Path, out: Path) -> Path:
+    """Write the adapter to `out` as peft's `PeftModel.from_pretrained` reads it; otherwise like `export_merged`.
+
+    Raises CheckpointError where the backbone was trained whole."""
+    folder = _model_folder(model)
+    if not (folder / CONFIG_NAME).is_file():
+        raise CheckpointError(
+            f"{folder}: its backbone was trained whole (train.tuning: {read_card(folder).get('tuning', 'full')}), so there is no "
+            "adapter. Export it with --merge."
+        )
+    with _new(out) as part:
+        for name in (CONFIG_NAME, WEIGHTS):
+            shutil.copy2(folder / name, part / name)
+        _write_card(part, folder, "peft.PeftModel.from_pretrained(base, THIS_FOLDER)")
+    return folder
+
+
+def _model_folder(path: Path) -> Path:
+    """`path`, or what a run has in it. Raises CheckpointError where there is no model."""
+    folder = path if (path / CONFIG).is_file() or not (path / "model").is_dir() else path / "model"
+    read_card(folder)
+    return folder
+
+
+@contextmanager
+def _new(out: Path) -> Iterator[Path]:
+    """A folder that becomes `out`."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StorageError(f"{out}: is there already, and nothing is overwritten. Name a new folder: --out FOLDER")
+    with building(out) as part:
+        yield part
+
+
+def _write_card(part: Path, folder: Path, opens: str) -> None:
+    text = LEFT_OUT.format(folder=folder)
+    (part / "README.md").write_text(f"# Exported by cluenet\n\n`{opens}` opens it. {text}\n")

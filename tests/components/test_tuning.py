@@ -78,7 +78,9 @@ def test_what_is_trained(name, trained):
 
 
 def test_full_tuning_is_what_a_model_without_settings_trains():
-    plain = build_model(ModelSection.model_validate({"clue_extractor": {"name": "latent_slots", "heads": 2}}), base_folder(), seed=0)
+    plain = build_model(
+        ModelSection.model_validate({"clue_extractor": {"name": "latent_slots", "heads": 2}}), base_folder(), seed=0
+    )
     assert all(p.requires_grad for p in plain.parameters())
     assert all(p.requires_grad for p in tuned("full").parameters())
 
@@ -86,7 +88,9 @@ def test_full_tuning_is_what_a_model_without_settings_trains():
 def test_adapters_are_in_the_language_model_alone():
     model = tuned()
     names = {name for name, p in model.vlm.hf.named_parameters() if p.requires_grad}
-    assert all(re.fullmatch(r"model\.language_model\.layers\.\d\..*\.lora_[AB]\.default\.weight", name) for name in names)
+    assert all(
+        re.fullmatch(r"model\.language_model\.layers\.\d\..*\.lora_[AB]\.default\.weight", name) for name in names
+    )
     assert {name.split(".")[5] for name in names} == PROJECTIONS
     assert len(names) == 3 * 7 * 2  # layers, projections, factors
 
@@ -174,11 +178,20 @@ def test_targets_by_names_and_by_regular_expression():
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (["q_proj", "v_prj"], r"'v_prj' matches no linear layer. Did you mean 'v_proj'\? Layers are called: down_proj, "),
-        (r".*layers\.9\.mlp\.up_proj", r"'.*' matches no linear layer. Did you mean 'model.language_model.layers.0.mlp.up_proj'"),
+        (
+            ["q_proj", "v_prj"],
+            r"'v_prj' matches no linear layer. Did you mean 'v_proj'\? Layers are called: down_proj, ",
+        ),
+        (
+            r".*layers\.9\.mlp\.up_proj",
+            r"'.*' matches no linear layer. Did you mean 'model.language_model.layers.0.mlp.up_proj'",
+        ),
         ("q_proj", "'q_proj' matches no linear layer"),  # a regular expression matches whole names
         (["lm_head"], "'lm_head' matches no linear layer"),
-        (["qkv"], "'qkv' matches 1 layers of the vision tower, such as model.visual.blocks.0.attn.qkv, and none of the language"),
+        (
+            ["qkv"],
+            "'qkv' matches 1 layers of the vision tower, such as model.visual.blocks.0.attn.qkv, and none of the language",
+        ),
     ],
 )
 def test_targets_that_match_nothing_are_refused_without_weights(wanted, message, monkeypatch):
@@ -216,7 +229,9 @@ def test_rates_reach_their_groups(optimizer):
             group = "projector" if ".merger." in name else "vision" if ".visual." in name else "text"
         if group == "text":
             matrix = optimizer == "muon" and ".layers." in name and name.endswith("_proj.weight")
-            assert (kind, rate) == (("Muon", 0.02) if matrix else ("AdamW", 0.05 if optimizer == "muon" else 0.02)), name
+            assert (kind, rate) == (("Muon", 0.02) if matrix else ("AdamW", 0.05 if optimizer == "muon" else 0.02)), (
+                name
+            )
         else:
             assert (kind, rate) == ("AdamW", lrs[group]), name
 
@@ -315,7 +330,9 @@ def test_qlora_holds_the_language_model_in_4_bits_and_nothing_else():
     """Which modules transformers would convert, by its own rule."""
     from transformers.quantizers.quantizers_utils import should_convert_module
 
-    train = TrainSection.model_validate({"tuning": {"name": "qlora", "quantization": "fp4", "double_quantization": False}})
+    train = TrainSection.model_validate(
+        {"tuning": {"name": "qlora", "quantization": "fp4", "double_quantization": False}}
+    )
     config = quantization.config_of(train.tuning, bf16=True)
     assert (config.load_in_4bit, config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant) == (True, "fp4", False)
     assert config.bnb_4bit_compute_dtype == torch.bfloat16

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME as WEIGHTS
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -47,12 +47,19 @@ def load_adapter(vlm: VisionLanguageModel, folder: Path) -> None:
         weights = {name.removeprefix(PREFIX): value for name, value in load_file(file).items()}
         wanted = set(get_peft_model_state_dict(vlm.hf, adapter_name=ADAPTER, save_embedding_layers=False))
         if wrong := sorted(wanted ^ set(weights)):
-            raise CheckpointError(f"{file}: does not fit the recorded tuning: {len(wrong)} weights differ, such as {wrong[0]}")
+            raise CheckpointError(
+                f"{file}: does not fit the recorded tuning: {len(wrong)} weights differ, such as {wrong[0]}"
+            )
         set_peft_model_state_dict(vlm.hf, weights, adapter_name=ADAPTER)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file}: cannot be read: {error}. The folder is incomplete; train again.") from error
     except RuntimeError as error:  # other shapes
         raise CheckpointError(f"{file}: does not fit the recorded tuning: {error}") from None
+
+
+def merge_adapter(vlm: VisionLanguageModel, folder: Path) -> None:
+    """The adapter of `folder` into the weights of a backbone without one."""
+    PeftModel.from_pretrained(vlm.hf, folder).merge_and_unload()
 
 
 def base_of(vlm: VisionLanguageModel) -> dict[str, Any]:

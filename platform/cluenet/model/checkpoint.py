@@ -27,7 +27,7 @@ from cluenet.config.train import TrainSection
 from cluenet.config.tuning import QloraTuning
 from cluenet.errors import CheckpointError, RecipeError
 from cluenet.model import quantization
-from cluenet.model.adapter import base_of, find_base, load_adapter, save_adapter
+from cluenet.model.adapter import base_of, find_base, load_adapter, merge_adapter, save_adapter
 from cluenet.model.build import build_model
 from cluenet.model.pipeline import ClueNet
 from cluenet.model.tuning import has_adapter
@@ -36,6 +36,7 @@ from cluenet.plugins import load_components
 from cluenet.problems import problems_of
 
 SectionT = TypeVar("SectionT", bound=Section)
+BACKBONE = "backbone"
 WEIGHTS, CONFIG, POLICY, RECIPE = "cluenet.safetensors", "model_config.json", "frame_policy.json", "recipe.yaml"
 
 
@@ -66,7 +67,7 @@ def save_model(
 def _save_backbone(vlm: VisionLanguageModel, folder: Path, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Whole, or as an adapter; what `_load_backbone` needs besides."""
     if not has_adapter(vlm):
-        vlm.save(folder / "backbone")
+        vlm.save(folder / BACKBONE)
         return {}
     save_adapter(vlm, folder)
     return {"base": base_of(vlm), "train": {name: recipe["train"][name] for name in ("tuning", "precision")}}
@@ -96,11 +97,26 @@ def load_model(folder: str | Path, *, device: str = "cpu") -> ClueNet:
     return model.to(device).eval()
 
 
+def merged_backbone(folder: Path) -> VisionLanguageModel | None:
+    """The backbone with the folder's adapter merged into its weights, not quantised; None where it is whole in `backbone/`.
+
+    Raises CheckpointError like `load_model`."""
+    settings = _read(folder, CONFIG)
+    if "base" not in settings:
+        return None
+    load_components(settings.get("plugins", ()))
+    section = _section(folder, ModelSection, settings["model"])
+    loading = {**section.backbone.build().loading(), "attention": "sdpa"}  # merging computes none
+    vlm = VisionLanguageModel.load(find_base(settings["base"], folder), **loading)
+    merge_adapter(vlm, folder)
+    return vlm
+
+
 def _build(folder: Path, settings: Mapping[str, Any]) -> ClueNet:
     """With the weights of its backbone, which is in the folder or is the named base with the folder's adapter."""
     section = _section(folder, ModelSection, settings["model"])
     if "base" not in settings:
-        return build_model(section, folder / "backbone", seed=0)
+        return build_model(section, folder / BACKBONE, seed=0)
     train = _section(folder, TrainSection, settings["train"])
     if isinstance(train.tuning, QloraTuning) and (message := quantization.missing()):
         raise CheckpointError(f"{folder}: {message}, or make a checkpoint without it: cluenet export {folder} --merge")
@@ -139,7 +155,11 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
 
 
 def model_card(
-    recipe: Mapping[str, Any], frame_policy: Mapping[str, Any], card: Mapping[str, Any], *, base: Mapping[str, Any] | None
+    recipe: Mapping[str, Any],
+    frame_policy: Mapping[str, Any],
+    card: Mapping[str, Any],
+    *,
+    base: Mapping[str, Any] | None,
 ) -> str:
     """Markdown with the metadata block that Hugging Face reads. `base`: what the folder's adapter belongs to."""
     backbone = (
