@@ -60,8 +60,8 @@ def part_of(name: str, family: Family) -> str:
 # ------------------------------------------------------------------------------------------------------- adapters
 
 
-def has_adapter(vlm: VisionLanguageModel) -> bool:
-    return bool(getattr(vlm.hf, "peft_config", None))
+def has_adapter(vlm: nn.Module) -> bool:
+    return bool(getattr(getattr(vlm, "hf", None), "peft_config", None))
 
 
 def saved_names(model: nn.Module) -> frozenset[str] | None:
@@ -70,7 +70,7 @@ def saved_names(model: nn.Module) -> frozenset[str] | None:
     With adapters these are the adapters, what is trained whole beside them, and all clue parts: the frozen backbone comes
     from the folder it was loaded from. A checkpoint is complete if it has every one of these names, and no other.
     """
-    if not has_adapter(model.vlm):
+    if not has_adapter(getattr(model, "vlm", model)):
         return None
     return frozenset(
         name for name in model.state_dict() if not name.startswith("vlm.") or any(p in name for p in ADAPTER_PARTS)
