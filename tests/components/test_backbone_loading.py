@@ -106,6 +106,12 @@ def test_a_tokenizer_of_another_model_is_refused(family, tmp_path):
     )
 
 
+@pytest.mark.parametrize("text", ["{", "{}"])
+def test_a_damaged_tokenizer_is_refused(folder, text):
+    (folder / "tokenizer.json").write_text(text)
+    refused(folder, "its tokenizer cannot be read")
+
+
 def test_a_tokenizer_without_chat_template_is_refused(folder):
     (folder / "chat_template.jinja").unlink()
     edit(folder / "tokenizer_config.json", chat_template=None)
@@ -128,6 +134,8 @@ def test_without_processor_files_pixels_are_not_guessed(folder):
         ("internvl", {"image_mean": None}, "image_mean=None; three numbers"),
         ("internvl", {"do_normalize": False}, "do_normalize=False; only True is implemented"),
         ("internvl", {"rescale_factor": 1.0}, "rescale_factor=1.0"),
+        ("internvl", {"resample": 2}, "resample=2; only 3 (bicubic) is implemented"),
+        ("smolvlm", {"resample": 3}, "resample=3; only 1 (lanczos) is implemented"),
         ("internvl", {"size": {"height": 64, "width": 64}}, "frames 64 pixels wide, config.json says 32"),
         ("internvl", {"size": None}, "do not give the size of frames: 'size' is missing"),
         ("smolvlm", {"max_image_size": None}, "do not give the size of frames: 'max_image_size' is missing"),

@@ -9,6 +9,8 @@ from cluenet.model.attention_map import attention_map
 from cluenet.model.families import FAMILIES
 from cluenet.model.grid import Grid
 from cluenet.model.hooks import inputs_of
+from cluenet.model.tiny import new_model
+from cluenet.model.tiny_tokenizer import fit_tokenizer
 from cluenet.model.vision import TowerStates
 from cluenet.testing.backbone_pair import ORDINARY_INPUTS, rows_of
 from helpers.adapters import adapter, hugging_face, logits_after, prompt_of, text_of
@@ -168,6 +170,17 @@ def test_the_newline_of_llava_belongs_to_no_frame():
     kept = torch.zeros(grid.tokens, dtype=torch.bool)
     kept[3] = True
     assert int((prompt_of(vlm, c, kept=[kept]).ids_BP == vlm.placeholder).sum()) == 2  # the token and the newline
+
+
+def test_an_odd_number_of_patches_is_rounded_up_by_llava():
+    """As with released ones: 27 patches along a side, 14 tokens."""
+    tokenizer = fit_tokenizer(["red"], blocks=4, max_words=10, family="llava_onevision")
+    sizes = {"hidden": 64, "layers": 2, "heads": 2, "vision_hidden": 32, "vision_layers": 1, "patch": 8, "image": 24}
+    vlm, c = new_model(tokenizer, family="llava_onevision", seed=0, **sizes).eval(), clip(0)
+    prompt, grid = prompt_of(vlm, c), vlm.grid(c.frames_THWC, c.seconds_T)
+    assert (prompt.grid_B3.tolist(), grid.rows, grid.cols) == ([[4, 3, 3]], 2, 2)
+    assert len(vlm.encode(prompt.pixels, prompt.grid_B3)[0]) == grid.tokens + 1
+    assert torch.isfinite(logits_after(vlm, prompt, "red")).all()
 
 
 def test_qwen2_5_tower_states_are_in_the_order_of_the_prompt():

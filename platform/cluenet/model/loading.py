@@ -12,9 +12,11 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, BitsAndBytesConfig
+from transformers.image_utils import PILImageResampling
 from transformers.utils import is_flash_attn_2_available
 
 from cluenet.errors import CheckpointError, suggestion
+from cluenet.model import pixels
 from cluenet.model.families import FAMILIES, Family
 from cluenet.model.pixels import NOT_DONE_HERE, PROCESSOR_FILES, Patches, Settings, VideoProcessor, video_settings
 from cluenet.model.prompts import chat_parts
@@ -183,6 +185,9 @@ def processor_problems(files: Mapping[str, Settings], family: Family, cut: Patch
     for name, done in NOT_DONE_HERE.items():
         if settings.get(name) is not None and settings[name] not in done:
             yield f"its processor files give {name}={settings[name]!r}; only {done[0]!r} is implemented."
+    filters = {pixels.bicubic: PILImageResampling.BICUBIC, pixels.lanczos_twice: PILImageResampling.LANCZOS}
+    if settings.get("resample", wanted := filters[family.resize]) not in (None, wanted):
+        yield f"its processor files give resample={settings['resample']}; only {wanted} ({wanted.name.lower()}) is implemented."
     yield from _size_problems(settings, family, cut)
 
 
