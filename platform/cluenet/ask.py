@@ -21,7 +21,7 @@ from cluenet.config.data import DataSection
 from cluenet.decoding import FramePolicy, decode_frames, encode_frames
 from cluenet.errors import CluenetError, MediaError
 from cluenet.isolation import IsolatedDecoder
-from cluenet.model.checkpoint import CONFIG, load_model, read_frame_policy
+from cluenet.model.checkpoint import load_model, read_frame_policy, read_plugins
 from cluenet.model.pipeline import ClueNet
 from cluenet.plain import clue_row, rounded
 from cluenet.records import Answer, Example, Frames, VideoRef
@@ -73,7 +73,7 @@ def ask(
     none, CheckpointError for a folder that is no model, MediaError for a video that cannot be read, also where it hangs
     (`timeout`) or ends (`crashed`) its decoder.
     """
-    example = _example(str(video), question, options, start_seconds, end_seconds, fps)
+    example = example_of(str(video), question, options, start_seconds, end_seconds, fps)
     if not Path(video).exists():
         raise MediaError("missing", f"{video}: no such file or folder. Check the path; it is relative to {Path.cwd()}")
     policy = FramePolicy.from_dict(read_frame_policy(model_folder))
@@ -81,7 +81,7 @@ def ask(
         loading = background.submit(_timed, lambda: load_model(model_folder, device=device))
         (frames, reader), decode_seconds = _timed(
             lambda: decode(
-                example.video, policy, plugins=_plugins(model_folder), timeout_seconds=decode_timeout_seconds
+                example.video, policy, plugins=read_plugins(model_folder), timeout_seconds=decode_timeout_seconds
             )
         )
         model, load_seconds = loading.result()
@@ -110,22 +110,15 @@ def _answer(model: ClueNet, frames: Frames, example: Example, device: str) -> An
     return answer
 
 
-def _plugins(model_folder: str | Path) -> Sequence[str]:
-    """Modules that bring the model's own readers and samplers."""
-    try:
-        return tuple(json.loads((Path(model_folder) / CONFIG).read_text()).get("plugins", ()))
-    except (OSError, ValueError):  # load_model says what is wrong
-        return ()
-
-
-def _example(
+def example_of(
     video: str,
     question: str,
-    options: Sequence[str],
-    start_seconds: float,
-    end_seconds: float | None,
-    fps: float | None,
+    options: Sequence[str] = (),
+    start_seconds: float = 0.0,
+    end_seconds: float | None = None,
+    fps: float | None = None,
 ) -> Example:
+    """A question that nobody knows the answer to. Raises CluenetError for one that cannot be asked, saying why."""
     if len(options) == 1:
         raise CluenetError(
             f"one option ({options[0]!r}) is not a choice. Give two or more, or none to get an answer in words."

@@ -15,10 +15,10 @@ from cluenet.evaluate.files import OFFICIAL, RESULTS, SAMPLES, json_lines, read_
 from cluenet.evaluate.harness import harness
 from cluenet.evaluate.results import summarise
 from cluenet.evaluate.samples import Sample
-from cluenet.evaluate.sets import TestSet, model_address
+from cluenet.evaluate.sets import TestSet
 from cluenet.evaluate.shuffles import shuffles
 from cluenet.folders import atomic_write_json, atomic_write_text, write_manifest
-from cluenet.model.checkpoint import read_card, read_frame_policy
+from cluenet.model.checkpoint import model_address, read_card, read_frame_policy
 from cluenet.plain import rounded
 from cluenet.recipe import Recipe
 from cluenet.registry import register

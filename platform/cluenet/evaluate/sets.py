@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,10 +16,9 @@ from cluenet.evaluate.batches import BatchResult, Part, batches_of
 from cluenet.evaluate.files import RESULTS, SAMPLES
 from cluenet.evaluate.kept import Kept
 from cluenet.folders import finished, read_manifest
-from cluenet.model.checkpoint import CONFIG, WEIGHTS, read_card, read_frame_policy
+from cluenet.model.checkpoint import model_address, read_frame_policy
 from cluenet.prepared import PreparedSet
 from cluenet.recipe import Recipe
-from cluenet.records import content_hash
 
 
 @dataclass
@@ -88,21 +86,6 @@ def _names(sets: Sequence[PreparedSet]) -> list[str]:
     """<dataset>-<split>; two sets of one dataset and split also carry the start of their address."""
     names = ["{name}-{split}".format(**one.manifest["dataset"]) for one in sets]
     return [name if names.count(name) == 1 else f"{name}-{one.folder.name[:8]}" for name, one in zip(names, sets)]
-
-
-def model_address(folder: Path) -> str:
-    """The address in the model folder's manifest, else one made from its files: big weight files by size, never read.
-
-    Raises CheckpointError when there is no model.
-    """
-    read_card(folder)  # says what is missing
-    if finished(folder) and (address := read_manifest(folder).get("address")):
-        return str(address)
-    backbone = folder / "backbone"
-    small = {file.name: file.read_text() for file in sorted(backbone.glob("*.json"))}
-    large = {file.name: file.stat().st_size for file in sorted(backbone.glob("*.safetensors"))}
-    heads = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest() if (folder / WEIGHTS).is_file() else None
-    return content_hash((folder / CONFIG).read_text(), heads, small, large)
 
 
 def check_policy(model_folder: Path, prepared: PreparedSet) -> None:

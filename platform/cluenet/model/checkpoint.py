@@ -11,6 +11,7 @@ recipe.yaml           the whole recipe, for provenance only
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from cluenet.config.model import ModelSection
 from cluenet.config.train import TrainSection
 from cluenet.config.tuning import QloraTuning
 from cluenet.errors import CheckpointError, RecipeError
+from cluenet.folders import finished, read_manifest
 from cluenet.model import quantization
 from cluenet.model.adapter import base_of, find_base, load_adapter, merge_adapter, save_adapter
 from cluenet.model.build import build_model
@@ -34,6 +36,7 @@ from cluenet.model.tuning import has_adapter
 from cluenet.model.vlm import VisionLanguageModel
 from cluenet.plugins import load_components
 from cluenet.problems import problems_of
+from cluenet.records import content_hash
 
 SectionT = TypeVar("SectionT", bound=Section)
 BACKBONE = "backbone"
@@ -140,6 +143,27 @@ def read_frame_policy(folder: str | Path) -> dict[str, Any]:
 def read_card(folder: str | Path) -> dict[str, Any]:
     """What training wrote about the model: steps, validation accuracy, addresses."""
     return _read(Path(folder), CONFIG).get("card", {})
+
+
+def read_plugins(folder: str | Path) -> tuple[str, ...]:
+    """Modules that bring the model's own components."""
+    return tuple(_read(Path(folder), CONFIG).get("plugins", ()))
+
+
+def model_address(folder: str | Path) -> str:
+    """The address in the model folder's manifest, else one made from its files: big weight files by size, never read.
+
+    Raises CheckpointError when there is no model.
+    """
+    folder = Path(folder)
+    read_card(folder)  # says what is missing
+    if finished(folder) and (address := read_manifest(folder).get("address")):
+        return str(address)
+    backbone = folder / "backbone"
+    small = {file.name: file.read_text() for file in sorted(backbone.glob("*.json"))}
+    large = {file.name: file.stat().st_size for file in sorted(backbone.glob("*.safetensors"))}
+    heads = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest() if (folder / WEIGHTS).is_file() else None
+    return content_hash((folder / CONFIG).read_text(), heads, small, large)
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
