@@ -26,11 +26,6 @@ def make_nextgqa(folder: Path) -> Path:
     return folder
 
 
-def entry(folder: Path, split: str = "test") -> dict[str, Any]:
-    """The recipe's dataset entry."""
-    return {"name": "nextgqa", "split": split, "folder": str(folder), "videos": str(folder / "NExTVideo")}
-
-
 def as_text(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """The row with its answer as the option's text."""
     return *row[:ANSWER], row[FIRST_OPTION + row[ANSWER]], *row[ANSWER + 1 :]

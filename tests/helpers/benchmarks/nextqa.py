@@ -30,11 +30,6 @@ def make_nextqa(folder: Path) -> Path:
     return folder
 
 
-def entry(folder: Path, split: str = "test") -> dict[str, Any]:
-    """The recipe's dataset entry."""
-    return {"name": "nextqa", "split": split, "folder": str(folder), "videos": str(folder / "NExTVideo")}
-
-
 def make_vidor_videos(folder: Path) -> None:
     """Three seconds each and no two alike, in VidOR's folders, with the map."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -40,11 +40,6 @@ def make_star(folder: Path) -> Path:
     return folder
 
 
-def entry(folder: Path, split: str = "val") -> dict[str, Any]:
-    """The recipe's dataset entry."""
-    return {"name": "star", "split": split, "folder": str(folder), "videos": str(folder / "Charades_v1_480")}
-
-
 def write_classes(folder: Path) -> Path:
     folder.mkdir(parents=True)
     for name, lines in CLASSES.items():
