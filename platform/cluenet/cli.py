@@ -148,16 +148,28 @@ def evaluate(
 
 
 @app.command()
-def plan(recipe: RecipeFile, overrides: Overrides = None) -> None:
-    """Dry run: every step, its address, whether it is finished, resumable or new, and what it would do."""
-    from rich.table import Table
+def plan(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    accelerator: Annotated[str, typer.Option(help="What training is planned for: h100, a100-80gb, l4, ...")] = "h100",
+    mfu: Annotated[
+        float, typer.Option(help="Share of its published speed that training reaches.", min=0.01, max=1)
+    ] = 0.35,
+    clips: Annotated[
+        int | None, typer.Option(help="Training clips, where the data is not on this machine.", min=1)
+    ] = None,
+    questions: Annotated[int | None, typer.Option(help="Their questions, likewise.", min=1)] = None,
+    as_json: Json = False,
+) -> None:
+    """Dry run: every step and its state, and what the run will cost in memory, hours and disk. Starts and downloads nothing."""
+    from cluenet.estimate import verb
 
-    from cluenet.planning import Plan
-
-    table = Table("step", "address", "state", "what it does", "folder")
-    for step in Plan(_load(recipe, overrides)).steps():
-        table.add_row(step.name, step.address[:10], step.state, step.what, str(step.folder))
-    _print(table)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the hub's library is imported
+    planned = verb.plan(_load(recipe, overrides), accelerator, mfu=mfu, clips=clips, questions=questions)
+    if as_json:
+        print(json.dumps(planned.to_dict(), indent=2))
+    else:
+        _print(planned.tables())
 
 
 @app.command()

@@ -108,6 +108,7 @@ class Run:
         from cluenet.train.supervision import supervision_of
 
         _ = self.plan.stage2  # raises when there is no training data, before anything is prepared
+        self._require_memory()
         for stage in ("stage1", "stage2"):
             if getattr(self.recipe.train, stage).steps:
                 supervision_of(self.recipe, stage, self.prepared["train"])  # before the backbone: it costs nothing
@@ -165,6 +166,26 @@ class Run:
         other = self.plan.shared_stage1()
         if other is not None and take_over(other, self.folder):
             self._say(f"stage1 taken from run {other.name}, same address {self.plan.stage1[:10]}")
+
+    def _require_memory(self) -> None:
+        """Before any worker starts: whether what is yet to be trained fits the cluster's GPUs, as `cluenet plan` counts."""
+        from cluenet.estimate import accelerators, estimate, fit
+
+        train = self.recipe.train
+        left = any(getattr(train, name).steps and not finished(self.folder / name) for name in ("stage1", "stage2"))
+        if not (left and train.resources.gpu) or train.allow_oversize:
+            return
+        self._connect()
+        accelerator = accelerators.of_cluster(self._resources)
+        if accelerator is None:
+            self._say("memory is not checked: the cluster's GPUs are not among those that cluenet plan knows")
+            return
+        try:
+            found = estimate.estimate(self.recipe)
+        except CheckpointError as error:
+            self._say(f"memory is not checked: {error}")
+            return
+        fit.require_fit(self.recipe, found, accelerator)
 
     @cached_property
     def model(self) -> Path:
@@ -298,8 +319,9 @@ class Run:
     def _connect(self, *, training: bool = False) -> None:
         if not self._connected:
             connection = cluster.connected(self._address, verbose=self._verbose, plugins=self.recipe.plugins)
-            self._say(f"Ray: {cluster.summary(self._cluster.enter_context(connection))}")
+            self._resources = self._cluster.enter_context(connection)
+            self._say(f"Ray: {cluster.summary(self._resources)}")
             self._connected = True
         if training:
             resources = self.recipe.train.resources
-            cluster.require(workers=self.recipe.train.workers, cpu=resources.cpu, gpu=resources.gpu)
+            cluster.require(workers=self.recipe.train.min_workers, cpu=resources.cpu, gpu=resources.gpu)

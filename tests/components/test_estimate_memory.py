@@ -86,9 +86,7 @@ CASES = {
     ),
     "frozen tower": ("smolvlm", {"tuning": {"name": "full", "vision": False}}, {}),
     "checkpointing": ("qwen3_vl", {"gradient_checkpointing": True}, {}),
-    "lora, checkpointing, bf16": (
-        "internvl", {"tuning": {"name": "lora", "dropout": 0}, "precision": "bf16", "gradient_checkpointing": True}, {},
-    ),
+    "lora, checkpointing": ("internvl", {"tuning": "lora", "gradient_checkpointing": True}, {}),
     "video in view": ("qwen2_5_vl", {}, {"reasoner": "clue_chain"}),
     "no clues, likelihoods": (
         "qwen3_vl", {}, {"clue_extractor": "none", "clue_filter": "keep_all", "reasoner": {"name": "direct", "scoring": "likelihood"}},

@@ -22,6 +22,7 @@ from cluenet.model.pixels import PROCESSOR_FILES, Settings
 from cluenet.model.tiny_tokenizer import fit_tokenizer
 from cluenet.model.vlm import VisionLanguageModel
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 MAX_WORDS = 50_000
 HALF = [0.5, 0.5, 0.5]
 
@@ -39,9 +40,9 @@ def unloaded_model(
     family, files = FAMILIES[config.model_type], loading.processor_files(folder)
     if not files:
         note(f"{folder} has no processor files: frames keep the size of data.size where the model takes any size.")
-    try:
-        tokenizer: Any = loading.tokenizer_of(folder)
-    except (OSError, ValueError, KeyError):
+    if any((folder / name).is_file() for name in TOKENIZER_FILES):
+        tokenizer = loading.tokenizer_of(folder)
+    else:  # transformers would make an empty one of the config
         tokenizer = _word_tokenizer(family, config, texts)
         note(f"{folder} has no tokenizer: words are counted as tokens, real ones give about a third more of text.")
     with torch.device("meta"), no_init_weights():
