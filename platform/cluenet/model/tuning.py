@@ -44,6 +44,7 @@ def recompute_activations(vlm: VisionLanguageModel) -> None:
     them as they were."""
     vlm.recomputes = True
     vlm.hf.activation_checkpointing_enable({"use_reentrant": False})
+    vlm.hf.disable_input_require_grads()  # only reentrant ones need them; a frozen tower would go through backward for nothing
     for layer in vlm.text.layers:
         layer._can_checkpoint_with_cache = True
 
