@@ -275,8 +275,7 @@ def export(
         raise typer.BadParameter("give one of the two", param_hint="--merge, --adapter-only")
     _quiet_libraries()
     write = exporting.export_merged if merge else exporting.export_adapter
-    folder = write(_run_folder(model), out)
-    _say(exporting.LEFT_OUT.format(folder=folder))
+    _say(write(_run_folder(model), out))
     _wrote([out])
 
 

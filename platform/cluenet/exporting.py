@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,11 +18,15 @@ LEFT_OUT = (
     "Only the backbone is in it. The clue extractor, the clue filter and the slot embeddings are not: `cluenet ask` and "
     "`cluenet evaluate` take {folder}."
 )
+NEARLY = (
+    "The adapter was trained on weights of 4 bits and is now merged into the exact ones: answers are near those of the trained "
+    "model, not the same."
+)
 
 
-def export_merged(model: Path, out: Path) -> Path:
+def export_merged(model: Path, out: Path) -> str:
     """Write the backbone to `out` as a plain checkpoint in Hugging Face layout: weights with the adapter merged into them,
-    tokenizer and processor files. Returns the model folder that it is from.
+    tokenizer and processor files. Returns what the user must know about it.
 
     model: a model folder, or the run folder around it. Raises CheckpointError, StorageError where `out` holds something.
     """
@@ -33,11 +37,11 @@ def export_merged(model: Path, out: Path) -> Path:
             shutil.copytree(folder / BACKBONE, part, dirs_exist_ok=True)
         else:
             vlm.save(part)
-        _write_card(part, folder, "AutoModelForImageTextToText.from_pretrained(THIS_FOLDER)")
-    return folder
+        notes = [LEFT_OUT.format(folder=folder), *([NEARLY] if read_card(folder).get("tuning") == "qlora" else [])]
+        return _write_card(part, "AutoModelForImageTextToText.from_pretrained(THIS_FOLDER)", notes)
 
 
-def export_adapter(model: Path, out: Path) -> Path:
+def export_adapter(model: Path, out: Path) -> str:
     """Write the adapter to `out` as peft's `PeftModel.from_pretrained` reads it; otherwise like `export_merged`.
 
     Raises CheckpointError where the backbone was trained whole."""
@@ -50,8 +54,7 @@ def export_adapter(model: Path, out: Path) -> Path:
     with _new(out) as part:
         for name in (CONFIG_NAME, WEIGHTS):
             shutil.copy2(folder / name, part / name)
-        _write_card(part, folder, "peft.PeftModel.from_pretrained(base, THIS_FOLDER)")
-    return folder
+        return _write_card(part, "peft.PeftModel.from_pretrained(base, THIS_FOLDER)", [LEFT_OUT.format(folder=folder)])
 
 
 def _model_folder(path: Path) -> Path:
@@ -70,6 +73,7 @@ def _new(out: Path) -> Iterator[Path]:
         yield part
 
 
-def _write_card(part: Path, folder: Path, opens: str) -> None:
-    text = LEFT_OUT.format(folder=folder)
-    (part / "README.md").write_text(f"# Exported by cluenet\n\n`{opens}` opens it. {text}\n")
+def _write_card(part: Path, opens: str, notes: Sequence[str]) -> str:
+    text = "\n".join(notes)
+    (part / "README.md").write_text(f"# Exported by cluenet\n\n`{opens}` opens it.\n\n{text}\n")
+    return text

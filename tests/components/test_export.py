@@ -231,3 +231,14 @@ def test_nothing_is_overwritten_and_what_is_no_model_is_named(trained, tmp_path,
     assert code == 2
     assert f"{tmp_path}: no model_config.json, so this is not a ClueNet model folder" in said
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("tuning", ["lora", "qlora"])
+def test_merging_what_was_trained_on_4_bits_says_that_it_is_near(tmp_path, call, tuning):
+    saved(tmp_path)
+    config = json.loads((tmp_path / "model" / "model_config.json").read_text())
+    config["train"]["tuning"]["name"] = config["card"]["tuning"] = tuning
+    (tmp_path / "model" / "model_config.json").write_text(json.dumps(config))
+    code, _, said = call("export", tmp_path, "--merge", "--out", tmp_path / "plain")
+    assert code == 0
+    assert ("near those of the trained model" in said) == (tuning == "qlora")

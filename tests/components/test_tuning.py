@@ -29,10 +29,14 @@ TUNINGS = {
 }
 
 
+SECTION = {
+    "clue_extractor": {"name": "latent_slots", "slots": 2, "heads": 2}, "clue_filter": "adaptive", "reasoner": "clue_chain",
+}  # fmt: skip
+
+
 def tuned(how="lora", *, reasoner="clue_chain", seed=0, **train):
     load_components()
-    section = {"clue_extractor": {"name": "latent_slots", "slots": 2, "heads": 2}, "clue_filter": "adaptive"}
-    section = ModelSection.model_validate({**section, "reasoner": reasoner})
+    section = ModelSection.model_validate({**SECTION, "reasoner": reasoner})
     settings = TrainSection.model_validate({"tuning": how, **train})
     return build_model(section, base_folder(), seed=seed, train=settings)
 

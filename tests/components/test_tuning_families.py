@@ -1,4 +1,4 @@
-"""Adapters and gradient checkpointing on checkpoints of all five families."""
+"""Adapters and gradient checkpointing on checkpoints of all five families, and 4-bit bases where bitsandbytes is installed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cluenet.config.train import Stage1, Stage2, TrainSection
 from cluenet.model import tuning
 from cluenet.model.build import build_model
 from cluenet.model.checkpoint import load_model, save_model
+from cluenet.model.optimizers import optimizers_of
 from cluenet.plugins import load_components
 from helpers.checkpoints import FAMILIES, checkpoint
 from helpers.models import clip, example
@@ -113,3 +114,25 @@ def test_a_model_folder_gives_the_same_answers_and_peft_opens_it(family, tmp_pat
         assert torch.equal(opened(input_ids=ids).logits, model.vlm.hf(input_ids=ids).logits)
         merged = opened.merge_and_unload()
         assert torch.allclose(merged(input_ids=ids).logits, model.vlm.hf(input_ids=ids).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_qlora_trains_and_is_loaded_as_it_was_trained(family, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    how = {"name": "qlora", "r": 4, "projector": True}
+    model, section, settings = tuned(family, how)
+    held = {name for name, p in model.vlm.hf.named_parameters() if type(p).__name__ == "Params4bit"}
+    assert len(held) == 7 * model.vlm.layers
+    assert all(".layers." in name and name.startswith(model.vlm.family.text) for name in held)
+    assert model.describe() == tuned(family, {**how, "name": "lora"})[0].describe()
+    stage, losses = Stage2(lr=0.01), []
+    optimizers = optimizers_of(model.train(), stage)
+    for _ in range(4):
+        torch.manual_seed(0)
+        loss = model(batch_of(model), stage=stage, seed=0, progress=0.5)["loss"]
+        losses.append(float(loss.detach()))
+        optimizers.step(loss, factor=1.0)
+    assert losses[-1] < losses[0] - 1
+    recipe = {"name": "x", "model": section.model_dump(mode="json"), "train": settings.model_dump(mode="json")}
+    folder = save_model(model, tmp_path / "model", recipe=recipe, frame_policy={}, card={})
+    assert torch.equal(answers(load_model(folder)), answers(model.eval()))

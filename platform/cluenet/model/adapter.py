@@ -9,7 +9,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,14 @@ from cluenet.records import content_hash
 ADAPTER, PREFIX = "default", "base_model.model."
 """The name that peft gives to an only adapter; what it puts before the names of the model's weights in files."""
 SAMPLES, SAMPLE_BYTES = 16, 4096
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """peft asks transformers for a name that transformers is to give up, and would say so to the user."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def save_adapter(vlm: VisionLanguageModel, folder: Path) -> None:
@@ -59,7 +69,8 @@ def load_adapter(vlm: VisionLanguageModel, folder: Path) -> None:
 
 def merge_adapter(vlm: VisionLanguageModel, folder: Path) -> None:
     """The adapter of `folder` into the weights of a backbone without one."""
-    PeftModel.from_pretrained(vlm.hf, folder).merge_and_unload()
+    with quiet():
+        PeftModel.from_pretrained(vlm.hf, folder).merge_and_unload()
 
 
 def base_of(vlm: VisionLanguageModel) -> dict[str, Any]:

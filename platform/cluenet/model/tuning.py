@@ -7,7 +7,6 @@ the backbone always train.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from cluenet.config.tuning import FullTuning, LoraTuning
 from cluenet.errors import Problem, RecipeError, suggestion
+from cluenet.model.adapter import quiet
 from cluenet.model.families import FAMILIES, Family
 from cluenet.model.vlm import VisionLanguageModel
 
@@ -30,8 +30,7 @@ ADAPTER_PARTS = (".lora_", ".modules_to_save.")
 def tune(vlm: VisionLanguageModel, tuning: FullTuning | LoraTuning) -> None:
     """Freeze or adapt the backbone, in place. Raises RecipeError when `targets` matches no layer of it."""
     if isinstance(tuning, LoraTuning):
-        with warnings.catch_warnings():  # peft asks transformers for a name that is to go
-            warnings.simplefilter("ignore", FutureWarning)
+        with quiet():
             get_peft_model(vlm.hf, lora_config(vlm.hf, vlm.family, tuning))
         return
     trained = {"vision": tuning.vision, "projector": tuning.projector, "text": True}
