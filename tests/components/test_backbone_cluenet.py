@@ -8,11 +8,13 @@ import torch
 from cluenet.config.model import ModelSection
 from cluenet.config.train import Losses, Stage1, Stage2
 from cluenet.contracts import PretrainContext
+from cluenet.model import pretraining
 from cluenet.model.build import build_model
 from cluenet.model.checkpoint import load_model, save_model
+from cluenet.model.grid import Grid
 from cluenet.model.vlm import VisionLanguageModel
 from cluenet.plugins import load_components
-from cluenet.records import Box
+from cluenet.records import CONCEPT_ROLES, Box, Clue
 from cluenet.registry import register
 from cluenet.testing.backbone_pair import BackbonePair
 from cluenet_components.clue_sources._teacher_cache import Request
@@ -109,7 +111,7 @@ class Context(PretrainContext):
     def examples(self):
         boxes = tuple(Box(seconds, 0.0, 0.0, 0.34, 0.5) for seconds in (0.0, 0.3, 0.7))
         clue = example().clues[0]
-        return [example(i, clues=(type(clue)(clue.text, 0.0, 0.8, boxes, clue.concepts),)) for i in range(4)]
+        return [example(i, clues=(Clue(clue.text, 0.0, 0.8, boxes, clue.concepts),)) for i in range(4)]
 
     def frames(self, example):
         return clip(0)
@@ -182,3 +184,14 @@ def test_a_local_teacher_of_every_family_writes_what_generate_writes(family):
         theirs = pair.hf.generate(**given, max_new_tokens=6, do_sample=False)[0, given["input_ids"].shape[1] :]
     reply = LocalTeacher(str(checkpoint(family)), max_tokens=6).ask(Request(prompt, pair.clips[0].frames))
     assert reply.text == pair.vlm.tokenizer.decode(theirs, skip_special_tokens=True).strip()
+
+
+def test_perception_is_taught_only_where_it_is_said_what_is_there():
+    """Families with a block per frame see the same between two boxes; teaching `nothing` there would contradict the boxes."""
+    boxes = tuple(Box(seconds, 0.0, 0.0, 0.5, 0.5) for seconds in (0.0, 1.0))
+    state = Clue("red square", 0.0, 1.0, boxes, {"who": "red"})
+    grid = Grid(4, 2, 2, (0.0, 0.5, 1.0, 1.5))
+    targets = pretraining.patch_targets([state], grid, {"who": [pretraining.NOTHING, "red"]}).view(4, 4, -1)
+    who, untaught = CONCEPT_ROLES.index("who"), [pretraining.UNTAUGHT] * 4
+    assert targets[..., who].tolist() == [[1, 0, 0, 0], untaught, [1, 0, 0, 0], untaught]
+    assert (targets[0, :, [role for role in range(len(CONCEPT_ROLES)) if role != who]] == 0).all()

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from cluenet.model.batch import Collator
 from cluenet.model.optimizers import Optimizers
 from cluenet.model.vlm import Grid, VisionLanguageModel
-from cluenet.model.vocabulary import box_weights
+from cluenet.model.vocabulary import box_weights, nearest_block
 from cluenet.records import CONCEPT_ROLES, Clue, Example, Frames, VideoRef
 
 Report = Callable[..., None]
 NOTHING = "<nothing>"
+UNTAUGHT = -100
+"""What `torch.nn.functional.cross_entropy` leaves out."""
 
 
 STATE_TIMES = 3
@@ -35,8 +37,12 @@ def states_of(examples: Sequence[Example]) -> list[Clue]:
 
 
 def patch_targets(states: Sequence[Clue], grid: Grid, vocabularies: dict[str, list[str]]) -> Tensor:
-    """[N, roles] class of every visual token per concept role; 0 where nothing is located. Shorter states win."""
-    targets = torch.zeros(grid.tokens, len(CONCEPT_ROLES), dtype=torch.long)
+    """[N, roles] class of every visual token per concept role; 0 where nothing is located, UNTAUGHT in blocks for which no state
+    says where it is. Shorter states win."""
+    located = sorted({nearest_block(box.seconds, grid) for clue in states for box in clue.boxes})
+    targets = torch.full((grid.blocks, grid.per_block, len(CONCEPT_ROLES)), UNTAUGHT)
+    targets[located] = 0
+    targets = targets.flatten(0, 1)
     for clue in states:
         for box in clue.boxes:
             where = box_weights([box], grid) > 0
