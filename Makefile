@@ -7,7 +7,7 @@ READY  := .venv/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-full check schema setup
+.PHONY: demo test test-full bench check schema setup
 
 setup: $(READY)
 
@@ -34,6 +34,9 @@ test: setup  ## all tests but the slow proofs
 test-full: setup  ## the slow proofs too
 	@echo "All tests, the slow proofs included: about 15 minutes on 2 idle cores after the set-up."
 	for tier in $(TIERS); do $(BIN)/python -m pytest $$tier --timeout 3600 || exit 1; done
+
+bench: setup  ## measurements, which are no tests; they want an idle machine
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/bench/bench_*.py --timeout 3600 --benchmark-columns=min,mean,rounds
 
 check: setup
 	$(BIN)/ruff check .

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from cluenet.run import Run
 
 
+NOTHING = {"n": 0, "value": None, "low": None, "high": None}
+"""A measure without a unit."""
+
+
 def scores_and_times(run: Run) -> Group:
     """Accuracies of every test set, and what each step took over all attempts."""
     steps = [f"{name} {duration(step['seconds'])}" for name, step in run.steps().items() if step["attempts"]]
@@ -83,7 +87,7 @@ def benchmark_table(name: str, result: dict[str, Any]) -> Table:
     title = f"The benchmark's own measures: {name}" + (", what got no answer being wrong" if differ else "")
     table = _table(*columns, title=title, words=1)
     for measure, score in found.items():
-        beside = _estimate(answered[measure])[:2] if differ else ()
+        beside = _estimate(answered.get(measure, NOTHING))[:2] if differ else ()
         table.add_row(measure, *_estimate(score), *beside, *([_spread(orders["benchmark"][measure])] if orders else []))
     return table
 

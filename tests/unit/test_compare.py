@@ -226,3 +226,18 @@ def test_a_folder_with_a_comma_in_its_name_is_one_run(tmp_path: Path, capsys: py
     runs = [_run(tmp_path / name, _samples("rw")) for name in ("a,b", "c")]
     assert cli.call(["compare", *map(str, runs)]) == 0
     assert "a,b" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"mode": "generate"}, "evaluate.mode is 'generate' and 'letters'"), ({"seed": 1}, "evaluate.seed is 1 and 0"),
+     ({"shuffles": 0}, r"evaluate.shuffles=0\) is True and False")],
+)  # fmt: skip
+def test_runs_that_were_asked_in_another_way_are_refused(tmp_path: Path, settings: dict, named: str) -> None:
+    asked = {"mode": "letters", "seed": 0, "shuffles": 1}
+    base = _run(tmp_path / "base", _samples("rw"), **asked)
+    other = _run(tmp_path / "other", _samples("rr"), **{**asked, **settings})
+    with pytest.raises(DataError, match=named):
+        compare([base], [other], resamples=100)
+    again = _run(tmp_path / "again", _samples("rr"), **{**asked, "shuffles": 5})
+    assert compare([base], [again], resamples=100).rows

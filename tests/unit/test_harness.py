@@ -31,7 +31,7 @@ class Fake(Dataset):
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
     """(results, samples, model) of 5 questions and 2 lost rows, which are the 1st and the 4th of the dataset."""
     monkeypatch.setitem(register.dataset._classes, "fake", Fake)
-    settings = recipe(evaluate={"bootstrap": 100, "seed": 7}, seed=5)
+    settings = recipe(evaluate={"bootstrap": 100, "seed": 7})
     model = model_folder(tmp_path / "model", recipe=settings)
     prepared = prepared_test(tmp_path / "0123", recipe=settings, clips=2, lost=2)
     lost = [Quarantined(f"lost{row}", "fake", f"lost{row}.mp4", "missing", "no such file", row=row) for row in (0, 3)]
@@ -59,7 +59,7 @@ def test_results_have_the_harness_keys(made) -> None:
     assert results["configs"]["fake-test"]["output_type"] == "multiple_choice"
     assert results["configs"]["fake-test"]["frame_policy"]["sampler"] == {"name": "uniform", "frames": 4}
     config = results["config"]
-    assert (config["model_args"], config["random_seed"], config["option_seed"]) == (model_address(model), 5, 7)
+    assert (config["model_args"], config["random_seed"], config["shuffles"]) == (model_address(model), 7, 1)
     assert (config["batch_size"], config["bootstrap_iters"], config["gen_kwargs"], config["limit"]) == (
         64,
         100,

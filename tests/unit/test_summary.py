@@ -90,5 +90,7 @@ def test_what_was_not_measured_is_not_there(results: dict[str, Any]) -> None:
     text = shown({**plain, "benchmark": None})
     for word in ("orders", "could not be asked", "benchmark", "clues", "filter", "seeing"):
         assert word not in text
+    lost = {"all": results["benchmark"]["all"], "answered": {}}
+    assert line(shown({**results, "benchmark": lost}), "Acc@All")[4:6] == ["0", "-"]
     same = {"all": results["benchmark"]["all"], "answered": results["benchmark"]["all"]}
     assert "n answered" not in shown({**plain, "benchmark": same})

@@ -87,13 +87,17 @@ def _one_model_twice(arm: Arm) -> Iterator[str]:
 
 
 def differences(base: EvaluatedRun, run: EvaluatedRun) -> Iterator[str]:
-    """What forbids to compare: other test sets, frame policy, questions, number of options, words, or pairs."""
+    """What forbids to compare: other test sets, frame policy, ways of asking, questions, number of options, words, or pairs."""
     for name in {**base.sets, **run.sets}:
         if name not in base.sets or name not in run.sets:
             without = base if name not in base.sets else run
             yield f"{without.folder}: not evaluated on {name!r}. {suggestion(name, without.sets, label='Evaluated on')}"
             continue
-        for problem in (_policy(base, run, name), _questions(base.samples[name], run.samples[name])):
+        for problem in (
+            _policy(base, run, name),
+            _asking(base, run, name),
+            _questions(base.samples[name], run.samples[name]),
+        ):
             if problem:
                 yield f"{run.folder} against {base.folder}: {name}: {problem}"
 
@@ -115,6 +119,20 @@ def _policy(base: EvaluatedRun, run: EvaluatedRun, name: str) -> str | None:
     ]
     what = "; ".join(parts) or "the sampler's version differs"
     return f"other frames: {what}. Evaluate both on test sets that are prepared with the same settings."
+
+
+def _asking(base: EvaluatedRun, run: EvaluatedRun, name: str) -> str | None:
+    """Whether answers were scored or written, and in which order options were shown."""
+    ours, theirs = (
+        {**one.manifests[name], "stored": not one.manifests[name].get("shuffles", 1)} for one in (base, run)
+    )
+    names = {"mode": "evaluate.mode", "seed": "evaluate.seed", "stored": "the stored order (evaluate.shuffles=0)"}
+    parts = [
+        f"{what} is {theirs.get(key)!r} and {ours.get(key)!r}"
+        for key, what in names.items()
+        if ours.get(key) != theirs.get(key)
+    ]
+    return f"asked in another way: {'; '.join(parts)}. Evaluate both with the same settings." if parts else None
 
 
 def _questions(ours: Mapping[str, Sample], theirs: Mapping[str, Sample]) -> str | None:

@@ -9,8 +9,10 @@ higher_is_better  {task: {measure: true}}; null where the benchmark does not say
 versions          {task: version of the dataset component}
 configs           {task: {task, dataset_name, test_split, output_type, num_fewshot, repeats, ..}}: also the address of the
                   prepared set and the frame policy
-config            {model, model_args, batch_size, limit, bootstrap_iters, gen_kwargs, random_seed, ..}: `model_args` is the
-                  model's address, and `shuffles` and `option_seed` tell how options were shown
+config            {model, model_args, batch_size, limit, bootstrap_iters, gen_kwargs, random_seed, shuffles}: `model_args` is
+                  the model's address; `random_seed` made the orders in which options were shown, `shuffles` of them
+
+Their source: `lmms_eval/evaluator.py` of EvolvingLMMs-Lab/lmms-eval.
 """
 
 from __future__ import annotations
@@ -72,5 +74,5 @@ def _config(recipe: Recipe, prepared: PreparedSet, model_address: str) -> dict[s
     return {
         "model": "cluenet", "model_args": model_address, "batch_size": section.questions_per_batch,
         "limit": prepared.manifest["dataset"].get("max_samples"), "bootstrap_iters": section.bootstrap, "gen_kwargs": writes,
-        "random_seed": recipe.seed, "option_seed": section.seed, "shuffles": section.shuffles,
+        "random_seed": section.seed, "shuffles": section.shuffles,
     }  # fmt: skip
