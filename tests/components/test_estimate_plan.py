@@ -127,6 +127,27 @@ def test_data_that_is_elsewhere_is_planned_with_numbers(call, tmp_path: Path):
     assert "pretrain" not in output  # addresses follow from the data
 
 
+def test_numbers_that_are_not_needed_or_not_whole_are_said(call):
+    assert "not used" in call("--clips", "5", "--questions", "9")[1]
+    code, _, error = call("--clips", "5")
+    assert code == 2
+    assert "go together" in error
+
+
+def test_a_recipe_that_trains_nothing_has_no_stages(call):
+    code, output, _ = call("--json", "train.stage1.steps=0", "train.stage2.steps=0")
+    assert code == 0
+    assert json.loads(output)["stages"] == {}
+    assert call("train.stage1.steps=0", "train.stage2.steps=0")[0] == 0
+
+
+def test_a_worker_may_have_a_part_of_an_accelerator(call):
+    assert "DOES NOT FIT" not in call("--accelerator", "l4", "train.resources.gpu=1")[1]
+    output = call("--accelerator", "l4", "train.resources.gpu=0.02")[1]
+    assert "DOES NOT FIT" in output
+    assert "of 0.48 GB" in output
+
+
 # ---------------------------------------------------------------------------------------------- what does not fit
 
 
@@ -209,6 +230,15 @@ def test_a_remedy_gives_what_it_promises(values: dict, tmp_path: Path):
         changed = estimate(load(path, shlex.split(remedy.settings)))
         assert changed.largest.total_bytes == pytest.approx(remedy.total_bytes)
         assert remedy.total_bytes < found.largest.total_bytes
+
+
+def test_settings_that_do_not_go_together_are_not_proposed(values: dict):
+    """Muon orthogonalises whole matrices, which ZeRO does not have."""
+    values["train"] = {name: {"steps": 10, "clips_per_batch": 4, "optimizer": "muon"} for name in ("stage1", "stage2")}
+    recipe = Recipe.from_dict({**values, "train": {**values["train"], "workers": 2}})
+    settings = [remedy.settings for remedy in fit.remedies(recipe, estimate(recipe), 0)]
+    assert settings
+    assert not any("deepspeed" in one for one in settings)
 
 
 @pytest.fixture

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
 from cluenet.config.data import DataSection, Size
 from cluenet.contracts import VideoFile
-from cluenet.errors import DataError
+from cluenet.errors import CluenetError, DataError
 from cluenet.folders import finished
 from cluenet.planning import Split
 from cluenet.prepared import PreparedSet, folder_of
@@ -59,41 +60,55 @@ class DataSize:
 
 
 def data_size(recipe: Recipe, *, clips: int | None = None, questions: int | None = None) -> DataSize:
-    """`clips`, `questions`: of the training data, where its rows are not on this machine.
+    """`clips`, `questions`: of the training data whose rows are not on this machine.
 
-    Raises DataError where rows cannot be read and no numbers are given.
+    Raises DataError where rows cannot be read and no numbers are given, CluenetError for one number without the other.
     """
-    found: dict[tuple[str, str], Entry] = {}
+    if (clips is None) != (questions is None):
+        raise CluenetError("--clips and --questions go together: give both, or neither.")
+    found: dict[str, Entry] = {}
     examples: list[Example] = []
-    unread: list[str] = []
+    unread: dict[Split, list[str]] = {split: [] for split in get_args(Split)}
+    for split, config in _configs(recipe):
+        try:
+            entry, some = _entry(recipe, split, config)
+        except DataError as error:
+            if clips is None:
+                raise DataError(f"{error} To plan without this data give --clips N --questions N.") from error
+            unread[split].append(f"data.{split}: {error}")
+            continue
+        found.setdefault(str(config.to_dict()), entry)  # an entry that comes twice is prepared once
+        examples += some if split == "train" else []
+    if unread["train"] and clips and questions:
+        found["given"] = Entry("train", "as given", clips, questions, "given")
+    return DataSize(tuple(found.values()), tuple(examples[:EXAMPLES]), tuple(chain(*unread.values())))
+
+
+def _configs(recipe: Recipe) -> Iterator[tuple[Split, ComponentConfig]]:
     for split in get_args(Split):
         for config in getattr(recipe.data, split):
-            try:
-                entry, some = _entry(recipe, split, config)
-            except DataError as error:
-                if clips is None or questions is None:
-                    raise DataError(f"{error} To plan without this data give --clips N --questions N.") from error
-                unread.append(f"data.{split}: {error}")
-                continue
-            found.setdefault((config.name, str(config.to_dict())), entry)  # an entry that comes twice is prepared once
-            examples += some if split == "train" else []
-    if not any(entry.split == "train" for entry in found.values()) and clips and questions:
-        found["given", ""] = Entry("train", "as given", clips, questions, "given")
-    return DataSize(tuple(found.values()), tuple(examples[:EXAMPLES]), tuple(unread))
+            yield split, config
 
 
 def _entry(recipe: Recipe, split: Split, config: ComponentConfig) -> tuple[Entry, list[Example]]:
+    """The entry, and the first of its questions. Raises DataError."""
     folder = folder_of(recipe, config)
-    if finished(folder):
-        prepared = PreparedSet(folder)
-        examples = [one for key in islice(prepared.clip_keys, EXAMPLES) for one in prepared.examples_of(key)]
-        size = sum(part.stat().st_size for part in (folder / "clips").glob("part-*"))
-        return Entry(split, config.name, len(prepared), prepared.num_questions, "prepared", size), examples[:EXAMPLES]
-    dataset = config.build()
-    known = None if config.max_samples else dataset.num_clips  # type: ignore[attr-defined]
-    rows = islice(dataset.described(), config.max_samples)  # type: ignore[attr-defined]
+    return _prepared(split, config, folder) if finished(folder) else _from_rows(recipe, split, config)
+
+
+def _prepared(split: Split, config: ComponentConfig, folder: Path) -> tuple[Entry, list[Example]]:
+    prepared = PreparedSet(folder)
+    examples = (one for key in prepared.clip_keys for one in prepared.examples_of(key))
+    size = sum(part.stat().st_size for part in (folder / "clips").glob("part-*"))
+    entry = Entry(split, config.name, len(prepared), prepared.num_questions, "prepared", size)
+    return entry, list(islice(examples, EXAMPLES))
+
+
+def _from_rows(recipe: Recipe, split: Split, config: ComponentConfig) -> tuple[Entry, list[Example]]:
+    dataset, most = config.build(), config.max_samples  # type: ignore[attr-defined]
+    known = None if most else dataset.num_clips
     by_clip: dict[VideoRef, list[Example]] = {}
-    for row in rows:
+    for row in islice(dataset.described(), most):
         if isinstance(row, Example):
             if known and row.video not in by_clip and len(by_clip) == CLIPS_COUNTED:
                 break

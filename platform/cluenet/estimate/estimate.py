@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cluenet.config.train import Stage
+from cluenet.config.tuning import QloraTuning
 from cluenet.estimate import memory, parameters
 from cluenet.estimate.accelerators import Accelerator
 from cluenet.estimate.batches import micro_batch
@@ -29,7 +30,7 @@ class StageCost:
     steps: int
     clips_per_micro_batch: int
     memory: dict[str, float]
-    activations: dict[bool, float]  # without gradient checkpointing, and with
+    activations: dict[bool, int]  # without gradient checkpointing, and with
     visual_tokens: int
     text_tokens: int
     operations: float
@@ -73,8 +74,10 @@ def estimate(recipe: Recipe, *, clips: int | None = None, questions: int | None 
     parts = parameters.parts_of(base.model, recipe.train)
     needed = data_bytes(size, frames, visual_tokens=tokens, width=vlm.width)
     count, height, width, _ = frames.frames_THWC.shape
-    notes = (*base.notes, *_notes(size, recipe))
-    return Estimate(parts, stages, recipe.train.min_workers, (count, height, width), tokens, size, needed, notes)
+    notes = [*base.notes, *_notes(size, recipe)]
+    if clips is not None and not size.unread:
+        notes.append("--clips and --questions are not used: all of the data is here.")
+    return Estimate(parts, stages, recipe.train.min_workers, (count, height, width), tokens, size, needed, tuple(notes))
 
 
 def stage_costs(recipe: Recipe, base: Unloaded, size: DataSize, frames: Frames) -> Iterator[StageCost]:
@@ -90,11 +93,8 @@ def _stage_cost(
     train, model, sizes = recipe.train, base.model, base.sizes
     clips, count = train.clips_per_micro_batch(stage), train.micro_batches(stage)
     batch = micro_batch(model, stage, frames, size.examples, clips=clips)
-    work, clue_parts, modes = (
-        work_of(model, batch, stage, sizes),
-        clue_parts_cost(model, batch, stage),
-        memory.modes_of(model, train),
-    )
+    work, modes = work_of(model, batch, stage, sizes), memory.modes_of(model, train)
+    clue_parts = clue_parts_cost(model, batch, stage)
     by_part = memory.memory_of(model, train, stage, work, sizes, modes, clue_bytes=clue_parts.saved_bytes)
     kept = {
         again: memory.activation_bytes(work, sizes, modes.checkpointed(again)) + clue_parts.saved_bytes
@@ -115,5 +115,5 @@ def _notes(size: DataSize, recipe: Recipe) -> Iterator[str]:
         yield "train.precision is fp32: hours are those of bf16, which fp32 is several times slower than."
     if loading.get("attention") == "eager":
         yield "attention: eager keeps the attention of every head, which is not counted: it needs more memory than this."
-    if train.tuning.name == "qlora":
+    if isinstance(train.tuning, QloraTuning):
         yield "qlora: frozen weights are counted in 4 bits, without the matrix that is expanded at a time."

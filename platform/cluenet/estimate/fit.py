@@ -30,18 +30,18 @@ def fits(found: Estimate, accelerator: Accelerator, *, share: float = 1.0) -> bo
 
 def remedies(recipe: Recipe, found: Estimate, room: float) -> list[Remedy]:
     """Settings that lower the peak: first those that leave the result as it is, one after the other and on top of each other
-    until they fit into `room` bytes; then, beside them, adapters in place of full tuning."""
+    until they fit into `room` bytes; then, beside them, those that change it."""
     tried: list[Remedy] = []
     so_far: dict[str, Any] = {}
     for change in _changes(recipe):
-        values = merge(so_far, change)
-        size = _peak(recipe, found, values)
-        if size < min((one.total_bytes for one in tried), default=_largest_bytes(found)):
-            tried.append(Remedy(" ".join(_overrides(values)), size))
-            so_far = values
-        if size <= room:
+        remedy = _remedy(recipe, found, merge(so_far, change))
+        if remedy and remedy.total_bytes < (tried[-1].total_bytes if tried else _largest_bytes(found)):
+            tried.append(remedy)
+            so_far = merge(so_far, change)
+        if remedy and remedy.total_bytes <= room:
             break
-    return [*tried, *_adapters(recipe, found)]
+    others = filter(None, (_remedy(recipe, found, change) for change in _other_changes(recipe)))
+    return [*tried, *(other for other in others if other.total_bytes < _largest_bytes(found))]
 
 
 def _changes(recipe: Recipe) -> Iterator[dict[str, Any]]:
@@ -54,14 +54,14 @@ def _changes(recipe: Recipe) -> Iterator[dict[str, Any]]:
         yield {"train": {"strategy": {"name": "deepspeed", "stage": 3, "offload_optimizer": True}}}
 
 
-def _adapters(recipe: Recipe, found: Estimate) -> Iterator[Remedy]:
-    """On frozen weights, which may have half precision where the backbone can be loaded so."""
-    if not isinstance(recipe.train.tuning, FullTuning):
-        return
-    values: dict[str, Any] = {"train": {"gradient_checkpointing": True, "tuning": {"name": "lora"}}}
-    if recipe.model.backbone.build().loading().get("dtype") == "float32":
-        values["model"] = {"backbone": {"dtype": "bfloat16"}}
-    yield Remedy(" ".join(_overrides(values)), _peak(recipe, found, values))
+def _other_changes(recipe: Recipe) -> Iterator[dict[str, Any]]:
+    """Half the bytes in matrix products; adapters, on weights of half precision where the backbone can be loaded so."""
+    if recipe.train.precision == "fp32":
+        yield {"train": {"gradient_checkpointing": True, "precision": "bf16"}}
+    if isinstance(recipe.train.tuning, FullTuning):
+        loads_in_half = recipe.model.backbone.build().loading().get("dtype") == "float32"
+        half: dict[str, Any] = {"model": {"backbone": {"dtype": "bfloat16"}}} if loads_in_half else {}
+        yield {"train": {"gradient_checkpointing": True, "tuning": {"name": "lora"}}, **half}
 
 
 def _most_accumulation(recipe: Recipe, name: str) -> int | None:
@@ -72,11 +72,15 @@ def _most_accumulation(recipe: Recipe, name: str) -> int | None:
     return most if stage.steps and most > stage.accumulate else None
 
 
-def _peak(recipe: Recipe, found: Estimate, values: Mapping[str, Any]) -> float:
-    """Bytes of the recipe with other settings."""
-    changed = Recipe.from_dict(merge(recipe.to_dict(), values))
-    base, frames = unloaded(changed, found.data.examples), frames_of(changed.data)
-    return max(stage.total_bytes for stage in stage_costs(changed, base, found.data, frames))
+def _remedy(recipe: Recipe, found: Estimate, values: Mapping[str, Any]) -> Remedy | None:
+    """The recipe with other settings; None where they do not go together with the rest."""
+    try:
+        changed = Recipe.from_dict(merge(recipe.to_dict(), values))
+        base, frames = unloaded(changed, found.data.examples), frames_of(changed.data)
+    except RecipeError:
+        return None
+    peak = max(stage.total_bytes for stage in stage_costs(changed, base, found.data, frames))
+    return Remedy(" ".join(_overrides(values)), peak)
 
 
 def _largest_bytes(found: Estimate) -> float:

@@ -122,14 +122,14 @@ def copies_bytes(model: ClueNet, train: TrainSection, work: Work, sizes: Sizes, 
         "vision tower": modes.vision.reached and not modes.vision.checkpointed, "projector": modes.projector.reached,
     }  # fmt: skip
     gathered = _gathered_as_bf16(model, train)
-    return sum(
-        modes.decoder.matrix
-        * weight.numel()
-        * (1 if weight.requires_grad else frozen.get(parameters.part_of_model(model, name, weight), 0))
+    copied = (
+        (parameters.part_of_model(model, name, weight), weight)
         for name, weight in parameters.matrices_of(model)
         if id(weight) not in gathered and weight.element_size() > modes.decoder.matrix
         and not parameters.in_four_bits(model, name, weight, train)
     )  # fmt: skip
+    numbers = (weight.numel() * (1 if weight.requires_grad else frozen.get(part, 0)) for part, weight in copied)
+    return float(modes.decoder.matrix * sum(numbers))
 
 
 def _times_through(work: Work) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -56,7 +57,8 @@ def part_of_model(model: ClueNet, name: str, parameter: nn.Parameter) -> str:
         return "clue parts"
     if ".lora_" in name:
         return "adapters"
-    if parameter is model.vlm.hf.get_output_embeddings().weight or parameter is model.vlm.embeddings_VD:
+    hf: Any = model.vlm.hf
+    if parameter is hf.get_output_embeddings().weight or parameter is hf.get_input_embeddings().weight:
         return "embeddings"
     part = part_of(name.removeprefix("vlm.hf."), model.vlm.family)
     return {"text": "language model", "vision": "vision tower"}.get(part, part)
@@ -83,8 +85,9 @@ def moments_bytes(model: ClueNet, stage: Stage) -> int:
 
 def layers_of(model: ClueNet) -> Iterator[nn.Module]:
     """Decoder layers and vision blocks: what strategies that shard weights gather one at a time."""
-    names = set(model.vlm.hf._no_split_modules or ())
-    return (module for module in model.vlm.hf.modules() if type(module).__name__ in names)
+    hf: Any = model.vlm.hf
+    names = set(hf._no_split_modules or ())
+    return (module for module in hf.modules() if type(module).__name__ in names)
 
 
 def numbers_of(modules: Iterator[nn.Module]) -> list[int]:
@@ -92,7 +95,7 @@ def numbers_of(modules: Iterator[nn.Module]) -> list[int]:
     return [sum(parameter.numel() for parameter in module.parameters()) for module in modules]
 
 
-def matrices_of(model: ClueNet) -> Iterator[tuple[str, nn.Parameter]]:
+def matrices_of(model: ClueNet) -> Iterator[tuple[str, Any]]:
     """(name, weight) of what takes part in matrix products and convolutions, each weight once."""
     found = (
         (name, module.weight)

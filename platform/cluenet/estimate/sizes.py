@@ -68,12 +68,12 @@ class Sizes:
 
 def sizes_of(vlm: VisionLanguageModel) -> Sizes:
     """Of a model without adapters, which would change its modules."""
-    config, tower = vlm.hf.config, attrgetter(vlm.family.tower)(vlm.hf)
+    config, tower = vlm.config, attrgetter(vlm.family.tower)(vlm.hf)
     blocks = _blocks(tower)
-    vision = config.vision_config
+    vision, first_layer = config.vision_config, attrgetter(f"{vlm.family.text}.layers")(vlm.hf)[0]
     heads = getattr(vision, "num_heads", None) or vision.num_attention_heads
     return Sizes(
-        decoder=_block(vlm.text.layers[0], config.text_config.num_attention_heads), layers=vlm.layers,
+        decoder=_block(first_layer, config.text_config.num_attention_heads), layers=vlm.layers,
         vocabulary=len(vlm.embeddings_VD), vision=_block(blocks[0], heads), vision_layers=len(blocks),
         window=_window(vision), patch_values=_patch_values(tower), projector=tuple(
             (linear.in_features, linear.out_features)
