@@ -6,22 +6,21 @@ Ray-free, and usable inside a Ray task or actor. Only settings and plain values 
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from pebble import ProcessExpired, ProcessFuture
 
 from cluenet.decoding import ClipBounds, FramePolicy, decode_clips
 from cluenet.errors import CluenetError, MediaError
 from cluenet.plugins import load_components
+from cluenet.processes import WorkerPool
 from cluenet.records import Frames
 
 FILES_PER_TASK = 8
@@ -65,16 +64,14 @@ class IsolatedDecoder:
         memory_gib: float | None = 8.0,
         plugins: Sequence[str] = (),
     ):
-        if multiprocessing.current_process().daemon:
-            raise RuntimeError(
-                "an IsolatedDecoder starts processes, which a daemonic process may not; make it elsewhere"
-            )
         self._policy, self._workers, self._timeout = policy, workers, timeout_seconds
-        self._recycle_after, self._worker_settings = recycle_after, (tuple(plugins), memory_gib)
         self._readers = [dict(policy.reader)]
         if policy.fallback is not None and policy.fallback["name"] != policy.reader["name"]:
             self._readers.append(dict(policy.fallback))
-        self._pool = self._new_pool()
+        self._pool = WorkerPool(
+            workers, recycle_after=recycle_after, memory_gib=memory_gib, initializer=_start_worker,
+            initargs=(tuple(plugins),),
+        )  # fmt: skip
 
     def __enter__(self) -> IsolatedDecoder:
         return self
@@ -84,8 +81,7 @@ class IsolatedDecoder:
 
     def close(self) -> None:
         """End the processes, whatever they are doing."""
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join()
+        self._pool.close()
 
     def decode(self, jobs: Iterable[Job]) -> Iterator[Decoded]:
         """Raises CluenetError when no file can be decoded at all: a plug-in or a library cannot be imported."""
@@ -136,47 +132,21 @@ class IsolatedDecoder:
                     error = MediaError("crashed", message)
         return _given_up(job, error, ((reader["name"], error.reason),))
 
-    # ------------------------------------------------------------------------------------------- processes
-
-    def _new_pool(self) -> ProcessPool:
-        # spawn: a fork of a process with threads (Ray's) can hang
-        context = multiprocessing.get_context("spawn")
-        return ProcessPool(
-            max_workers=self._workers,
-            max_tasks=self._recycle_after,
-            context=context,
-            initializer=_start_worker,
-            initargs=self._worker_settings,
-        )
-
     def _submit(
         self, group: Sequence[Job], readers: Sequence[Mapping[str, Any]]
     ) -> ProcessFuture[list[Decoded]] | None:
-        """None: the pool broke down, which `_result` reports and repairs."""
         budget = self._timeout / 4  # a worker starts no further file after it
         limit = budget + self._timeout * len(readers)
-        arguments = (list(group), self._policy, list(readers), budget)
-        try:
-            return self._pool.schedule(
-                _decode_group, args=arguments, timeout=limit if len(group) > 1 else self._timeout
-            )
-        except RuntimeError:
-            return None
+        return self._pool.submit(
+            _decode_group,
+            (list(group), self._policy, list(readers), budget),
+            timeout_seconds=limit if len(group) > 1 else self._timeout,
+        )
 
     def _result(self, task: ProcessFuture[list[Decoded]] | None) -> list[Decoded]:
-        """Raises FutureTimeoutError, ProcessExpired, BrokenProcessPool (after repairing it), CluenetError."""
-        while task is not None and not wait([task], timeout=1.0).done:
-            if not self._pool.active:
-                task = None  # it came too late to be told that the pool broke down
-        try:
-            if task is None:
-                raise BrokenProcessPool("the pool of decoding processes broke down")
-            return task.result()
-        except BrokenProcessPool:
-            if not self._pool.active:
-                self.close()
-                self._pool = self._new_pool()
-            raise
+        """Raises FutureTimeoutError, ProcessExpired, BrokenProcessPool, CluenetError."""
+        found: list[Decoded] = self._pool.result(task)
+        return found
 
 
 def _groups(jobs: Iterable[Job]) -> Iterator[list[Job]]:
@@ -190,22 +160,12 @@ def _groups(jobs: Iterable[Job]) -> Iterator[list[Job]]:
 _start_error: CluenetError | None = None
 
 
-def _start_worker(plugins: Sequence[str], memory_gib: float | None) -> None:
+def _start_worker(plugins: Sequence[str]) -> None:
     global _start_error
     try:
         load_components(plugins, only=("readers", "samplers"))
     except CluenetError as error:
         _start_error = error  # raised with the first file: a process that ends here would only be started again
-    if memory_gib is not None:
-        _limit_memory(int(memory_gib * 2**30))
-
-
-def _limit_memory(num_bytes: int) -> None:
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return
-    resource.setrlimit(resource.RLIMIT_DATA, (num_bytes, num_bytes))
 
 
 def _decode_group(
