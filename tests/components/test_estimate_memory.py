@@ -92,6 +92,7 @@ CASES = {
         "qwen3_vl", {}, {"clue_extractor": "none", "clue_filter": "keep_all", "reasoner": {"name": "direct", "scoring": "likelihood"}},
     ),
     "written clues": ("qwen3_vl", {}, {"clue_extractor": "generated"}),
+    "clues without training": ("qwen3_vl", {}, {"clue_extractor": "logit_lens", "clue_filter": "keep_all"}),
     "other losses": (
         "qwen3_vl", {"stage2": {"losses": {"answer": 1, "filter": 1, "counterfactual": 1}, "filter_loss": {"utility": "mean"}}}, {},
     ),

@@ -7,6 +7,8 @@ backward, where scores are computed again (Dao et al. 2022, arXiv 2205.14135). M
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cluenet.estimate.activations import Mode, Modes
 from cluenet.estimate.passes import Pass, Scored, Work
 from cluenet.estimate.sizes import Block, Sizes
@@ -20,6 +22,8 @@ def step_operations(work: Work, sizes: Sizes, modes: Modes) -> float:
     total += sum(head_operations(scored, sizes, modes.head) for scored in work.scored)
     if work.vision is None:
         return total
+    if not work.vision.taught:
+        modes = replace(modes, vision=_forward_only(modes.vision), projector=_forward_only(modes.projector))
     patches = work.vision.tokens
     embedding = 2 * patches * sizes.patch_values * sizes.vision.width * (1 + modes.vision.trained)
     projector = 2 * sizes.projector_rows(patches) * sizes.projector_parameters * _factor(modes.projector)
@@ -28,6 +32,8 @@ def step_operations(work: Work, sizes: Sizes, modes: Modes) -> float:
 
 def stack_operations(run: Pass, block: Block, mode: Mode) -> float:
     """Of one pass through a stack of blocks."""
+    if not run.taught:
+        mode = _forward_only(mode)
     back = run.gradient and mode.reached
     adapters = _adapters(block, mode) * (3 + mode.checkpointed if back else 1)
     matrices = 2 * run.tokens * (block.matrix_parameters * _factor(mode, run) + adapters)
@@ -35,6 +41,10 @@ def stack_operations(run: Pass, block: Block, mode: Mode) -> float:
     attention = pairs * (1 + back * (ATTENTION_BACKWARD + mode.checkpointed))
     unread = _unread_top(run, block, mode) if back and run.open_top else 0
     return run.times * (run.layers * (matrices + attention) - unread)
+
+
+def _forward_only(mode: Mode) -> Mode:
+    return replace(mode, trained=False, reached=False)
 
 
 def _unread_top(run: Pass, block: Block, mode: Mode) -> float:

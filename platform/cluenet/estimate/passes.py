@@ -29,6 +29,7 @@ class Pass:
     times: int = 1
     gradient: bool = True
     open_top: bool = False  # only its keys and values are read, not what its top block gives
+    taught: bool = True  # a gradient comes back to it
 
     @property
     def tokens(self) -> int:
@@ -68,21 +69,29 @@ def work_of(model: ClueNet, batch: Batch, stage: Stage, sizes: Sizes) -> Work:
     passes = [one for one in (prompts, *_extraction(model, batch, stage), *_answers(model, batch, stage)) if one]
     visual = int(batch.prefix.visual_mask_BN.sum()) if watched else 0
     tokens = sum(one.tokens for one in passes if one.name in ("prompts", "extraction", "answer"))
-    vision = _vision(batch, sizes) if watched else None
+    vision = _vision(model, batch, sizes) if watched else None
     return Work(vision, tuple(passes), tuple(_scored(model, batch, stage)), visual, tokens - visual)
 
 
-def _vision(batch: Batch, sizes: Sizes) -> Pass:
+def _vision(model: ClueNet, batch: Batch, sizes: Sizes) -> Pass:
     """Frames (temporal blocks) are chunks that do not see each other."""
     patches, chunks = batch.prefix.pixels.numel() // sizes.patch_values, sum(grid.blocks for grid in batch.grids)
     length = patches // chunks
-    return Pass("vision", chunks, length, sizes.vision_columns(length), sizes.vision_layers)
+    return Pass(
+        "vision", chunks, length, sizes.vision_columns(length), sizes.vision_layers, taught=_video_is_taught(model)
+    )
+
+
+def _video_is_taught(model: ClueNet) -> bool:
+    """Extractors without training hold the video's states, and send no gradient back."""
+    return bool(model.reasoner.sees_video or isinstance(model.extractor, nn.Module))
 
 
 def _prompts(model: ClueNet, batch: Batch) -> Pass:
     clips, length = batch.prefix.ids_BP.shape
     whole = model.reasoner.sees_video
-    return Pass("prompts", clips, length, length, model.vlm.layers if whole else _clue_layer(model), open_top=whole)
+    layers, taught = model.vlm.layers if whole else _clue_layer(model), _video_is_taught(model)
+    return Pass("prompts", clips, length, length, layers, open_top=whole, taught=taught)
 
 
 def _clue_layer(model: ClueNet) -> int:
@@ -147,6 +156,8 @@ def _scored(model: ClueNet, batch: Batch, stage: Stage) -> list[Scored]:
         gate = own and bool(stage.losses.filter) and model.filter.learned
         copies = bool(stage.losses.concept) + own + gate
         found.append(Scored("clue words", questions * model.slots * model.extractor.words, copies, read=own))
+    if model.extracts and model.extractor.training_free:
+        found.append(Scored("visual tokens", batch.prefix.visual_mask_BN.numel(), 0, gradient=False))
     measured = questions if model.letters else len(batch.answer.option_rows)
     if stage.losses.counterfactual and model.slots:
         found.append(Scored("counterfactual", measured, 1, times=2))

@@ -74,7 +74,7 @@ class Sight:
         the LM head, the highest first; probability 0 and `_` where there is none, probability 0 on padding. excluded: words that say
         nothing, lower case."""
         allowed_V = self.vocabulary.content_words(excluded).to(self.visual_BND.device)
-        states = self.visual_BND.flatten(0, 1).split(TOKENS_AT_ONCE)
+        states = self.visual_BND.detach().flatten(0, 1).split(TOKENS_AT_ONCE)
         tops = [self._vlm.lens(part).float().softmax(-1).mul(allowed_V).topk(count) for part in states]
         values, ids = (torch.cat(parts).view(*self.visual_mask_BN.shape, count) for parts in zip(*tops))
         return values * self.visual_mask_BN[..., None], ids.where(values > 0, self.vocabulary.absent)
