@@ -58,7 +58,7 @@ class Admission:
 
     def _add_frames(self, frames: int) -> None:
         excess = self.frames + frames - self._limits.max_queued_frames
-        if self.frames and excess > 0:
+        if frames and self.frames and excess > 0:
             message = f"videos of {self.frames} frames are in hand; {frames} more are too many now. Ask again later."
             raise self._refusal(503, "overloaded_error", "too_many_frames", message, excess / self.frames)
         self.frames += frames

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import binascii
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,9 @@ MOST_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 WEB_PORTS = frozenset({80, 443})
 """Other ports below 1024 are of other services."""
+ENCODED = re.compile(r"[!-~]+")
+HOST = re.compile(r"[A-Za-z0-9._:-]+")
+"""A name (international ones are encoded by then) or an address, without a zone."""
 RESOLVERS = 32
 """Threads that ask for addresses: a name server that is slow must not hold up anything else."""
 HEADERS = {"User-Agent": f"cluenet/{__version__}", "Accept": "video/*, */*;q=0.5", "Accept-Encoding": "identity"}
@@ -105,7 +109,7 @@ class Fetcher:
             async with _session(addresses) as session, session.get(url, allow_redirects=False) as response:
                 if response.status not in REDIRECTS:
                     return await self._body(response)
-                url = _web_url(str(url.join(URL(response.headers.get("Location", "")))))
+                url = _web_url(response.headers.get("Location", ""), base=url)
         raise _refusal(f"more than {MOST_REDIRECTS} redirects", "too_many_redirects")
 
     async def _addresses(self, url: URL) -> list[str]:
@@ -150,14 +154,15 @@ def _local_path(url: str) -> str:
     return path
 
 
-def _web_url(text: str) -> URL:
-    """One parser decides what the host is, for the check and for the connection."""
+def _web_url(text: str, base: URL | None = None) -> URL:
+    """One parser decides what the host is, for the check and for the connection. base: of a relative redirect."""
     try:
-        url = URL(text)
+        url = URL(text, encoded=ENCODED.fullmatch(text) is not None)  # as it stands: it may be signed
+        url = base.join(url) if base else url
         port = url.port
     except ValueError:
         raise _refusal("not a URL", "bad_url") from None
-    if url.scheme not in ("http", "https") or not url.raw_host or "%" in url.raw_host:
+    if url.scheme not in ("http", "https") or not HOST.fullmatch(url.raw_host or ""):
         raise _refusal("must be http://HOST/... or https://HOST/..., also after redirects", "bad_url")
     if url.raw_user is not None or url.raw_password is not None:
         raise _refusal("a user name or password in the URL is not taken", "bad_url")

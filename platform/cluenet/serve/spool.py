@@ -72,16 +72,10 @@ class Spool:
         self._finalizer()
 
     async def save(self, chunks: AsyncIterable[bytes], most_bytes: int) -> Spooled:
-        """Raises ServeError: 413 beyond `most_bytes`, 400 for nothing at all, 503 where the disk is full; then no file is left."""
-        try:
-            return await self._save(chunks, most_bytes)
-        except OSError as error:
-            logger.error("a video cannot be spooled: %s", os.strerror(error.errno or 0))
-            message = "the server has no room for the video. Ask again later."
-            raise ServeError(503, "overloaded_error", message, code="no_room", retry_after=RETRY_SECONDS) from None
-
-    async def _save(self, chunks: AsyncIterable[bytes], most_bytes: int) -> Spooled:
-        handle, name = tempfile.mkstemp(dir=self.folder)
+        """Raises ServeError: 413 beyond `most_bytes`, 400 for nothing at all, 503 where the disk is full; and what `chunks` raises.
+        Then no file is left."""
+        with _disk_errors():
+            handle, name = tempfile.mkstemp(dir=self.folder)
         try:
             with os.fdopen(handle, "wb") as file:
                 sha256, size = await _write(file, limited(chunks, most_bytes))
@@ -126,7 +120,8 @@ async def _write(file: BinaryIO, chunks: AsyncIterable[bytes]) -> tuple[str, int
     """(SHA-256 in hex, bytes)"""
     digest, size = hashlib.sha256(), 0
     async for piece in _pieces(chunks):
-        await asyncio.to_thread(_put, file, digest, piece)
+        with _disk_errors():  # not of `chunks`: a client that goes away is an OSError too
+            await asyncio.to_thread(_put, file, digest, piece)
         size += len(piece)
     return digest.hexdigest(), size
 
@@ -146,6 +141,17 @@ async def _pieces(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
 def _put(file: BinaryIO, digest: hashlib._Hash, piece: bytes) -> None:
     digest.update(piece)
     file.write(piece)
+    file.flush()
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        logger.error("a video cannot be spooled: %s", os.strerror(error.errno or 0))
+        message = "the server has no room for the video. Ask again later."
+        raise ServeError(503, "overloaded_error", message, code="no_room", retry_after=RETRY_SECONDS) from None
 
 
 def _make_private(folder: Path) -> None:
