@@ -7,6 +7,8 @@ import re
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_flatten
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from cluenet.config.model import ModelSection
 from cluenet.config.train import Stage1, Stage2, TrainSection
@@ -302,6 +304,32 @@ def test_gradient_checkpointing_runs_layers_again_in_training_only():
     calls.clear()
     scores_of(model)
     assert calls.count("decoder") == before["decoder"] > 0
+
+
+def kept_bytes(model):
+    """What one step holds for its backward pass: what autograd saves, and the inputs of layers that are run again."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def keep(value):
+        if isinstance(value, torch.Tensor) and value.untyped_storage().data_ptr() not in weights:
+            kept[value.untyped_storage().data_ptr()] = value
+        return value
+
+    for layer in model.modules():
+        if isinstance(layer, GradientCheckpointingLayer) and layer.gradient_checkpointing:
+            layer.register_forward_pre_hook(
+                lambda _, args, kwargs: [keep(v) for v in tree_flatten((args, kwargs))[0]] and None, with_kwargs=True
+            )
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        loss_of(model.train(), Stage1())
+    return sum(value.untyped_storage().nbytes() for value in kept.values())
+
+
+@pytest.mark.parametrize("name", ["full", "lora"])
+def test_gradient_checkpointing_keeps_less(name):
+    plain, recomputed = (kept_bytes(tuned(TUNINGS[name], gradient_checkpointing=on)) for on in (False, True))
+    assert recomputed < plain / 3
 
 
 # ---------------------------------------------------------------------------------------------- checkpoints, 4 bits

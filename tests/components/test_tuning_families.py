@@ -23,10 +23,10 @@ WHOLE = {"name": "lora", "r": 4, "projector": True, "vision": True}
 PROJECTIONS = {f"{part}_proj" for part in ("q", "k", "v", "o", "gate", "up", "down")}
 
 
-def tuned(family, how="lora", **train):
+def tuned(family, how="lora", *, dtype="float32", **train):
     load_components()
     section = ModelSection.model_validate({
-        "backbone": {"name": "hf_vlm", "path": str(checkpoint(family))}, "clue_filter": "adaptive", "reasoner": "clue_chain",
+        "backbone": {"name": "hf_vlm", "path": str(checkpoint(family)), "dtype": dtype}, "clue_filter": "adaptive", "reasoner": "clue_chain",
         "clue_extractor": {"name": "latent_slots", "slots": 2, "heads": 2},
     })  # fmt: skip
     settings = TrainSection.model_validate({"tuning": how, **train})
@@ -85,6 +85,16 @@ def test_projector_and_tower_are_what_they_say(family):
         any(bool(p.grad.any()) for p in tuning.groups_of(model)[g] if p.grad is not None)
         for g in ("projector", "vision", "text")
     )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_trained_on_a_frozen_base_of_half_precision_is_in_fp32(family):
+    model, *_ = tuned(family, WHOLE, dtype="bfloat16")
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert {p.dtype for p in model.vlm.parameters() if not p.requires_grad} == {torch.bfloat16}
+    model.train()(batch_of(model), stage=Stage1(), seed=0, progress=0.5)["loss"].backward()  # without autocast
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+    assert any(bool(p.grad.any()) for p in tuning.groups_of(model)["projector"])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -22,7 +22,7 @@ class Choice:
 
     def parse(self, value: Any) -> Section:
         """A name, a map with a name or a section already built -> the section."""
-        if isinstance(value, tuple(self.sections.values())):
+        if isinstance(value, Section) and type(value) in self.sections.values():
             return value
         settings = {"name": value} if isinstance(value, str) else value
         if not isinstance(settings, Mapping) or not isinstance(settings.get("name"), str):

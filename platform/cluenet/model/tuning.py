@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -32,10 +33,18 @@ def tune(vlm: VisionLanguageModel, tuning: FullTuning | LoraTuning) -> None:
     if isinstance(tuning, LoraTuning):
         with quiet():
             get_peft_model(vlm.hf, lora_config(vlm.hf, vlm.family, tuning))
+        for wrapper in filter(lambda module: isinstance(module, ModulesToSaveWrapper), vlm.hf.modules()):
+            _to_fp32(wrapper.modules_to_save)
         return
     trained = {"vision": tuning.vision, "projector": tuning.projector, "text": True}
     for name, parameter in vlm.hf.named_parameters():
         parameter.requires_grad_(trained[part_of(name, vlm.family)])
+
+
+def _to_fp32(trained: nn.ModuleDict) -> None:
+    """Small steps would be lost in weights of half precision; peft does the same for the adapters."""
+    for module in trained.float().values():
+        module.register_forward_pre_hook(lambda module, inputs: tuple(value.float() for value in inputs))
 
 
 def recompute_activations(vlm: VisionLanguageModel) -> None:
