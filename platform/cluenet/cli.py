@@ -176,7 +176,7 @@ def plan(
 def validate(
     files: Annotated[list[str], typer.Argument(metavar="FILE... [KEY.PATH=VALUE]...", help="Recipes, and overrides.")],
 ) -> None:
-    """Check recipes: every problem of every file."""
+    """Check recipes, and Ray Serve configs of `cluenet serve --export`: every problem of every file."""
     paths = [Path(file) for file in files if "=" not in file or Path(file).exists()]
     overrides = [file for file in files if "=" in file and not Path(file).exists()]
     if not paths:
@@ -187,8 +187,13 @@ def validate(
 
 
 def _problems(path: Path, overrides: list[str]) -> str | None:
+    from cluenet.serve import export
+
     try:
-        _load(path, overrides)
+        if export.is_config(path):
+            export.check(path)
+        else:
+            _load(path, overrides)
     except CluenetError as error:
         return str(error)
     print(f"{path}: ok")
@@ -277,6 +282,39 @@ def export(
     write = exporting.export_merged if merge else exporting.export_adapter
     _say(write(_run_folder(model), out))
     _wrote([out])
+
+
+@app.command()
+def serve(
+    ctx: typer.Context,
+    model: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_MODEL_DIR", help="Run, model folder, or a Hugging Face folder (zero-shot).")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[serve.KEY=VALUE]...", help="Settings of the endpoint.")
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Write a Ray Serve config for `serve deploy` and KubeRay to this file instead.")
+    ] = None,
+    address: Address = None,
+) -> None:
+    """A trained model as an HTTP endpoint: OpenAI's chat completions, answers with their clues, a page. Ctrl-C stops it."""
+    from cluenet.cluster import connected
+    from cluenet.model.checkpoint import read_plugins
+    from cluenet.serve import export as exporting
+    from cluenet.serve import launch
+
+    _quiet_libraries()
+    if (model / "config.json").is_file() and not (model / "model_config.json").is_file():
+        model = _zero_shot(model, [one for one in overrides or () if not one.startswith("serve.")])
+        overrides = [one for one in overrides or () if one.startswith("serve.")]
+    folder = launch.model_folder(model)
+    args = launch.arguments(folder, overrides or ())
+    if export is not None:
+        _wrote([exporting.write(export, args)])
+        return
+    with connected(address, verbose=bool(ctx.obj), plugins=read_plugins(folder)):
+        launch.serve_until_stopped(args, _say)
 
 
 # ------------------------------------------------------------------------------------------------- of the software
@@ -403,6 +441,16 @@ def _wrote(paths: Iterable[Path]) -> None:
     print("Files:")
     for path in paths:
         print(f"  {path}")
+
+
+def _zero_shot(base: Path, overrides: list[str]) -> Path:
+    """A model folder of a Hugging Face one; frames as a recipe's defaults, or `data.key=value`, say."""
+    from cluenet.evaluate.zero_shot import zero_shot_folder
+    from cluenet.recipe import overridden
+
+    backbone = {"name": "hf_vlm", "path": str(base.absolute())}
+    recipe = overridden({"name": "zero-shot", "model": {"backbone": backbone}}, overrides, file="the command line")
+    return zero_shot_folder(recipe, base, _folder_beside(recipe, base) / "model")
 
 
 def _folder_beside(recipe: Recipe, model: Path) -> Path:

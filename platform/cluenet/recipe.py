@@ -130,10 +130,14 @@ def _strategy_misfits(recipe: Recipe) -> Iterator[Problem]:
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in `path` with `key.path=value` overrides applied. Raises RecipeError or PluginError."""
-    values = read_values(Path(path))
+    return overridden(read_values(Path(path)), overrides, file=str(path))
+
+
+def overridden(values: dict[str, Any], overrides: Sequence[str], *, file: str) -> Recipe:
+    """The recipe of these values, which are changed by the overrides. Raises RecipeError or PluginError."""
     for override in overrides:
         _override(values, override)
-    return Recipe.from_dict(values, file=str(path))
+    return Recipe.from_dict(values, file=file)
 
 
 def read_values(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -16,6 +16,9 @@ class Autoscaling(Section):
     min_replicas: int = setting(1, "none", ge=0, description="Replicas without any request.")
     max_replicas: int = setting(2, "none", ge=1, description="Replicas at most.")
     target_ongoing_requests: float = setting(4, "none", gt=0, description="Requests per replica that scaling aims at.")
+    look_back_period_s: float = setting(
+        10, "none", gt=0, description="Seconds over which ongoing requests are averaged."
+    )
     upscale_delay_s: float = setting(5, "none", ge=0, description="Seconds of load before a replica is added.")
     downscale_delay_s: float = setting(300, "none", ge=0, description="Seconds of idling before one is removed.")
 
@@ -57,14 +60,20 @@ class ServeSection(Section):
     host: str = setting("127.0.0.1", "none", description="Address to listen on; 0.0.0.0 for all.")
     port: int = setting(8000, "none", ge=0, le=65535, description="Port to listen on.")
     ingress: Deployment = Field(
-        default_factory=lambda: Deployment(cpu=0.5, max_ongoing_requests=512), description="HTTP, admission, routing."
+        default_factory=lambda: Deployment(cpu=0.25, max_ongoing_requests=512), description="HTTP, admission, routing."
     )
     decoding: Deployment = Field(
-        default_factory=lambda: Deployment(max_ongoing_requests=8),
+        default_factory=lambda: Deployment(cpu=0.5, max_ongoing_requests=8),
         description="Videos to frames, in isolated processes.",
     )
     engine: Deployment = Field(default_factory=Deployment, description="The model.")
     limits: Limits = Field(default_factory=Limits, description="What is refused.")
+    model_name: str | None = setting(
+        None,
+        "none",
+        description="What clients call the model; null: the name of its run folder, or of its own.",
+        min_length=1,
+    )
     allowed_roots: tuple[str, ...] = setting((), "none", description="Folders below which file:// videos may lie.")
     allow_private_hosts: bool = setting(
         False, "none", description="Let http(s) videos come from private, loopback and link-local addresses."

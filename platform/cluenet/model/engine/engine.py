@@ -121,6 +121,11 @@ class Engine:
         """Texts that are being written."""
         return self._answering.count
 
+    @property
+    def running(self) -> bool:
+        """Whether questions are answered: not after `close`, or where the thread has ended by a mistake of ours."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Ends after the round that runs. Questions that wait are cancelled, texts that are being written fail."""
         with self._changed:
