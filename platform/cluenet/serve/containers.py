@@ -1,4 +1,4 @@
-"""Reading a video's container without decoding it. Runs in the worker processes of `probe`."""
+"""Reading a video's container, of whose pictures only the first is decoded. Runs in the worker processes of `probe`."""
 
 from __future__ import annotations
 
@@ -41,20 +41,19 @@ class VideoFacts:
 
 
 def read_facts(path: str, limits: Limits) -> VideoFacts:
-    """Counts the packets. Raises MediaError for what is no video, ServeError 413 as soon as a limit is passed."""
+    """Raises MediaError for what is no video, ServeError 413 as soon as a limit is passed."""
     _check_start(path)
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    only = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    within = {"max_pixels": str(limits.max_pixels)}  # a picture that would be larger is not decoded, whatever it says
     try:
-        with av.open(path, container_options=options, metadata_errors="replace") as container:
+        with av.open(path, options=within, container_options=only, metadata_errors="replace") as container:
             stream = _video(container)
-            width, height = stream.codec_context.width, stream.codec_context.height
-            _check(limits, stream.frames, _announced_seconds(container, stream), width * height)
-            frames, seconds = _count(container, stream, limits)
+            stream.codec_context.options = within
+            shown = stream.codec_context
+            _check(limits, stream.frames, _announced_seconds(container, stream), shown.width * shown.height)
+            return _measured(container, stream, limits)
     except (av.error.FFmpegError, EOFError, ValueError):
         raise MediaError("corrupt", "not a whole video file") from None
-    if not (frames and width and height):
-        raise MediaError("corrupt", "a video without frames")
-    return VideoFacts(seconds, frames, width, height)
 
 
 def _check_start(path: str) -> None:
@@ -73,6 +72,8 @@ def _video(container: InputContainer) -> VideoStream:
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
         raise MediaError("no_video_stream", "no video in this file")
+    if stream.codec_context is None:
+        raise MediaError("unknown_codec", "its pictures are encoded in a way that is not known here")
     return stream
 
 
@@ -82,22 +83,27 @@ def _announced_seconds(container: InputContainer, stream: VideoStream) -> float:
     return max(own, (container.duration or 0) / av.time_base)
 
 
-def _count(container: InputContainer, stream: VideoStream, limits: Limits) -> tuple[int, float]:
-    """(frames, seconds) by the packets: headers may say anything."""
+def _measured(container: InputContainer, stream: VideoStream, limits: Limits) -> VideoFacts:
+    """By the packets, and by the first picture that comes out: headers may say anything."""
+    stream.thread_count, stream.thread_type = 1, "NONE"
     frames, base = 0, float(stream.time_base or 0)
-    first, last = None, 0
+    picture, start, stop = None, None, 0
     for packet in container.demux(stream):
+        picture = picture or next(iter(packet.decode()), None)
         if not packet.size:
             continue
         frames += 1
         time = packet.dts if packet.pts is None else packet.pts
         if time is not None:
-            first = time if first is None else min(first, time)
-            last = max(last, time + (packet.duration or 0))
-        _check(limits, frames, (last - (first or 0)) * base, 0)
-    if first is None:
-        return frames, frames / float(stream.average_rate or 25)
-    return frames, max((last - first) * base, 0.0)
+            start = time if start is None else min(start, time)
+            stop = max(stop, time + (packet.duration or 0))
+        _check(limits, frames, (stop - (start or 0)) * base, 0)
+    if picture is None:
+        raise MediaError("corrupt", "no frame can be decoded")
+    _check(limits, frames, 0, picture.width * picture.height)
+    untimed = frames / float(stream.average_rate or 25)
+    seconds = untimed if start is None else max((stop - start) * base, 0.0)
+    return VideoFacts(seconds, frames, picture.width, picture.height)
 
 
 def _check(limits: Limits, frames: int, seconds: float, pixels: int) -> None:
