@@ -63,8 +63,8 @@ def _answer_terms(model: ClueNet, batch: Batch, hidden_BLD: Tensor, stage: Stage
     if stage.losses.chain:
         rows = batch.answer.chain_rows
         logits = model.vlm.head(hidden_BLD[rows[:, 0], rows[:, 2]])
-        terms["chain"] = (
-            token_loss(logits, rows[:, 3], torch.ones_like(rows[:, 3])) if len(rows) else hidden_BLD.sum() * 0
+        terms["chain"] = (  # through the head in any case: its backward pass is one that sharded workers do together
+            token_loss(logits, rows[:, 3], torch.ones_like(rows[:, 3])) if len(rows) else logits.sum() * 0
         )
         counts["chain"] = torch.tensor(len({(b, q) for b, q in rows[:, :2].tolist()}))
     return terms, counts

@@ -38,7 +38,7 @@ class DeepSpeedStrategy(Strategy):
         config = deepspeed_config(setup.train, setup.stage, world_size=setup.group.size)
         self.wrapped = self._engine = _engine(model, _only(self._declared, self._used), config, setup.group.device)
         self._peaks = [group["lr"] for group in self._engine.optimizer.param_groups]
-        self._start_moments(0.0)
+        self._start_moments()
 
     def backward(self, loss: Tensor) -> None:
         self._engine.backward(loss, scale_wrt_gas=False)
@@ -82,12 +82,12 @@ class DeepSpeedStrategy(Strategy):
     def optimizer_state(self, *, keep: bool) -> OptimizerState:
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        steps = {float(state["step"]) for state in self._inner.state.values()}
+        step = max(float(state["step"]) for state in self._inner.state.values())
         states = {}
         for number, parameter in self._numbered():
             moments = {name: safe_get_full_optimizer_state(parameter, name) for name in MOMENTS}
             if keep:
-                states[number] = {"step": torch.tensor(max(steps)), **{n: m.cpu() for n, m in moments.items()}}
+                states[number] = {"step": torch.tensor(step), **{n: m.cpu() for n, m in moments.items()}}
         return [{**self._declared.state_dict(), "state": states}] if keep else []
 
     def load_optimizer_state(self, states: OptimizerState) -> None:
@@ -95,8 +95,9 @@ class DeepSpeedStrategy(Strategy):
         numbered = dict(self._numbered())
         if set(found["state"]) != set(numbered):
             raise ValueError(f"it has states of {len(found['state'])} parameters, the stage trains {len(numbered)}")
-        steps = {float(state["step"]) for state in found["state"].values()}
-        self._start_moments(max(steps))
+        step = max(float(state["step"]) for state in found["state"].values())
+        for state in self._inner.state.values():
+            state["step"].fill_(step)
         for number, parameter in numbered.items():
             for name in MOMENTS:
                 self._set_moment(parameter, name, found["state"][number][name])
@@ -111,13 +112,13 @@ class DeepSpeedStrategy(Strategy):
         everything = [p for group in self._declared.param_groups for p in group["params"]]
         yield from ((number, p) for number, p in enumerate(everything) if id(p) in self._used)
 
-    def _start_moments(self, step: float) -> None:
+    def _start_moments(self) -> None:
         """What AdamW does at its first step. DeepSpeed reads and sets only moments that exist before its own first step."""
         zero = self._engine.optimizer
         flat = zero.fp32_partitioned_groups_flat if self._sharded else zero.single_partition_of_fp32_groups
         for piece in flat:
             moments = {name: torch.zeros_like(piece) for name in MOMENTS}
-            self._inner.state[piece] = {"step": torch.tensor(step), **moments}
+            self._inner.state[piece] = {"step": torch.tensor(0.0), **moments}
         if not self._sharded:
             zero._lazy_init_hp_params_optimizer_state()
 

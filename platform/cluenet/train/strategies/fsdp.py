@@ -113,8 +113,10 @@ class _AfterLayer(torch.autograd.Function):
 
 def _tie_cache(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     cache = kwargs.get("past_key_values")
-    if cache is not None and torch.is_grad_enabled():
-        entry = cache.layers[layer.self_attn.layer_idx]
+    if cache is None or not torch.is_grad_enabled():
+        return
+    entry = cache.layers[layer.self_attn.layer_idx]
+    if entry.is_initialized:  # else this pass keeps nothing for others
         states = output[0] if isinstance(output, tuple) else output
         entry.keys, entry.values = _AfterLayer.apply(states, entry.keys, entry.values)
 
