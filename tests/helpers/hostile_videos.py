@@ -53,10 +53,9 @@ def with_frames(video: Path, path: Path, frames: int) -> Path:
     )  # fmt: skip
 
 
-def with_duration(video: Path, path: Path, ticks: int) -> Path:
-    """In the headers of movie, track and media; the frames keep their times."""
-    length = struct.pack(">I", ticks)
-    return patched(video, path, (b"mvhd", 16, length), (b"tkhd", 20, length), (b"mdhd", 16, length))
+def with_pause(video: Path, path: Path, ticks: int) -> Path:
+    """So many ticks from one frame to the next."""
+    return patched(video, path, (b"stts", 12, struct.pack(">I", ticks)))
 
 
 def end_process(*_: Any) -> None:
