@@ -42,7 +42,11 @@ def bpe() -> VisionLanguageModel:
     trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=specials, initial_alphabet=alphabet)
     tokenizer.train_from_iterator(corpus, trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, eos_token=END, chat_template=chat_template("qwen3_vl")
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        eos_token=END,
+        chat_template=chat_template("qwen3_vl"),
     )
     vlm = new_model(fast, **SIZES, seed=0)
     vlm.hf.config.cluenet_time_labels = "seconds"
