@@ -17,10 +17,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 
+from cluenet.config.tuning import LoraTuning
+from cluenet.model import tuning
 from cluenet.model.packing import Segment, pack
 from cluenet.model.shared_prompt import prefix_batch
+from cluenet.model.vlm import VisionLanguageModel
 from cluenet.testing.backbone_pair import BackbonePair, Clip, rows_of
 
 TOLERANCE = 1e-4
@@ -120,6 +124,26 @@ def check_pruned_prompt_with_clues_decodes_like_generate(folder: str | Path, dev
         assert ours == theirs, f"tokens {ours}, but generate writes {theirs}"
 
 
+@torch.no_grad()
+def check_adapters_start_as_the_backbone_and_merge_into_it(folder: str | Path, device: str = "cpu") -> None:
+    """`train.tuning: lora` finds its layers; fresh adapters change nothing, and trained ones give the same merged as beside the
+    weights. Loads the folder once more, because adapters stay in a model."""
+    vlm, theirs = VisionLanguageModel.load(folder).to(device), BackbonePair.of(folder, device)
+    ids = torch.tensor([theirs.text(QUESTIONS[0])], device=device)
+    wanted = theirs.hf(input_ids=ids).logits
+    tuning.tune(vlm, LoraTuning())
+    vlm.eval()
+    assert_close(vlm.hf(input_ids=ids).logits, wanted, "logits with fresh adapters")
+    for factor in (p for name, p in vlm.hf.named_parameters() if ".lora_B." in name):
+        torch.nn.init.normal_(factor, std=0.02)
+    beside = vlm.hf(input_ids=ids).logits
+    assert (beside - wanted).abs().max() > TOLERANCE, "adapters that were moved change nothing"
+    for module in vlm.hf.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+    assert_close(vlm.hf(input_ids=ids).logits, beside, "logits with merged adapters")
+
+
 CHECKS = (
     check_visual_embeddings_are_the_models_own,
     check_tower_states_of_a_batch_are_those_of_its_clips,
@@ -128,6 +152,7 @@ CHECKS = (
     check_prefix_reuse_equals_separate_runs,
     check_ragged_batches_equal_single_runs,
     check_pruned_prompt_with_clues_decodes_like_generate,
+    check_adapters_start_as_the_backbone_and_merge_into_it,
 )
 
 
