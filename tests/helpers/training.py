@@ -14,16 +14,20 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cluenet.model.pipeline import ClueNet
 from cluenet.recipe import Recipe
 from cluenet.train import checkpoints
 from cluenet.train.batches import TrainingBatches
 from cluenet.train.job import StageJob, Worker
 from cluenet.train.loop import run_stage
+from cluenet.train.plan import place_of
+from cluenet.train.stepping import Stepper
 from cluenet.train.trackers import read_lines
+from cluenet_components.clue_extractors.latent_slots import LatentSlots
 
 TESTS = Path(__file__).parents[1]
 TIMINGS = ("seconds", "samples_per_second")
@@ -57,6 +61,9 @@ class Attempts:
     job: StageJob
     world_size: int = 1
     kills: tuple[dict[str, Any], ...] = ()
+    poor_rank: int | None = (
+        None  # of the largest number of workers: its micro-batches have no clues and its slots say nothing
+    )
 
     @property
     def folder(self) -> Path:
@@ -152,6 +159,8 @@ def _worker(spec: dict[str, Any], rank: int, meeting: Path, kill: dict[str, Any]
         if size > 1:
             dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
         _remember_ids(Path(spec["folder"]) / f"ids-{rank}.jsonl")
+        if spec["poor_rank"] is not None:
+            _make_poor(spec["poor_rank"], Path(spec["folder"]) / "labels-of-the-poor.jsonl")
         if kill and kill["rank"] == rank and kill.get("saving"):
             _die_while_saving(kill["step"])
 
@@ -184,6 +193,56 @@ def _remember_ids(file: Path) -> None:
         return made
 
     TrainingBatches._batch = batch
+
+
+def _make_poor(poor_rank: int, file: Path) -> None:
+    """Training questions of that worker's micro-batches lose clues and chain, and its slots say nothing."""
+    collate, forward, extract, trained = (
+        TrainingBatches._batch, ClueNet.forward, LatentSlots.extract, Stepper._trained,
+    )  # fmt: skip
+    silent = False
+
+    def bare(self, draws, step, part):
+        place = place_of(part, rank=self.group.rank, parts=self.parts, accumulate=self.stage.accumulate)
+        whole = type(self)._clip
+        if place[0] == poor_rank:
+            self._clip = lambda *args: _without_labels(*whole(self, *args))
+        try:
+            return collate(self, draws, step, part)
+        finally:
+            vars(self).pop("_clip", None)
+
+    def forward_of(self, batch, **options):
+        nonlocal silent
+        silent = all(one.clues is None for one in batch.examples)
+        try:
+            return forward(self, batch, **options)
+        finally:
+            silent = False
+
+    def states_of(self, *args):
+        found = extract(self, *args)
+        found.presence_BQK = found.presence_BQK - 1e3 if silent else found.presence_BQK
+        return found
+
+    def labels_of(self, strategy, batch, *args, **options):
+        output = trained(self, strategy, batch, *args, **options)
+        if all(one.clues is None for one in batch.examples):
+            labels = {name: int(value) for name, value in output.items() if name.startswith("labels/")}
+            with file.open("a") as out:
+                out.write(json.dumps(labels) + "\n")
+        return output
+
+    TrainingBatches._batch, ClueNet.forward, LatentSlots.extract, Stepper._trained = (
+        bare,
+        forward_of,
+        states_of,
+        labels_of,
+    )
+
+
+def _without_labels(frames, examples):
+    return frames, [replace(one, clues=None, chain=None) for one in examples]
 
 
 def _die_while_saving(step: int) -> None:
