@@ -45,8 +45,9 @@ UPLOAD_CHUNK = 1 << 20
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": what}
     for status, what in {
-        400: "What is asked for cannot be done", 401: "No or an unknown key", 413: "Larger than the limits allow",
-        422: "Not a valid request", 429: "Too many requests wait", 503: "Too much work waits, or a replica ended",
+        400: "What is asked for cannot be done", 401: "No or an unknown key", 404: "No such model here",
+        413: "Larger than the limits allow", 415: "A body that is neither JSON nor a form", 422: "Not a valid request",
+        429: "Too many requests wait", 503: "Too much work waits, or a replica ended",
         504: "Not answered in time",
     }.items()
 }  # fmt: skip
