@@ -18,6 +18,7 @@ from cluenet.model.build import build_model, check_tuning
 from cluenet.model.optimizers import optimizers_of
 from cluenet.plugins import load_components
 from cluenet.recipe import Recipe
+from cluenet.run import Run
 from helpers.models import base_folder, clip, example
 
 PROJECTIONS = {f"{part}_proj" for part in ("q", "k", "v", "o", "gate", "up", "down")}
@@ -374,3 +375,13 @@ def test_qlora_holds_the_language_model_in_4_bits_and_nothing_else():
     held = {name for name in linear if should_convert_module(name, config.llm_int8_skip_modules)}
     assert held == {name for name in linear if ".language_model.layers." in name}
     assert len(held) == 21
+
+
+def test_a_run_checks_the_tuning_before_any_worker_starts(monkeypatch, tmp_path):
+    run = Run(Recipe.from_dict({"name": "mine", "train": {"tuning": {"name": "lora", "targets": ["nothing"]}}}))
+    vars(run)["base"], vars(run)["prepared"], vars(run.plan)["run"] = base_folder(), {}, tmp_path
+    monkeypatch.setattr(type(run.plan), "address", lambda *_: "a" * 20)
+    monkeypatch.setattr(Run, "_share_stage1", lambda *_: None)
+    monkeypatch.setattr(Run, "_connect", lambda *_, **__: pytest.fail("Ray was started"))
+    with pytest.raises(RecipeError, match=r"mine: 1 problem\n  train\.tuning\.targets: 'nothing' matches no linear layer"):
+        run._stage("stage1", None)
