@@ -50,6 +50,9 @@ class Limits(Section):
         2_000_000, "none", ge=1,
         description="Frames of all videos that wait or are decoded at a time, as estimated from their headers; more is 503.",
     )  # fmt: skip
+    max_queued_bytes: int = setting(
+        2048 * MIB, "none", ge=1, description="Bytes of all request bodies in hand at a time; more is 503."
+    )
     max_waiting: int = setting(512, "none", ge=1, description="Requests that wait or run at a time; more is 429.")
     decode_timeout_seconds: float = setting(60, "none", gt=0, description="A video that takes longer is refused.")
     fetch_timeout_seconds: float = setting(60, "none", gt=0, description="A download that takes longer is refused.")

@@ -16,6 +16,29 @@ NEWEST_WEIGHT = 0.1
 """Of the last request in the mean time that requests take."""
 
 
+class BodyBudget:
+    """Bytes of the request bodies in hand, which are in memory or in temporary files before a request can be admitted.
+
+    A body above `max_queued_bytes` by itself is taken while no other is in hand.
+    """
+
+    def __init__(self, limits: Limits):
+        self._most, self.bytes = limits.max_queued_bytes, 0
+
+    def add(self, count: int, *, own: int) -> None:
+        """count: more bytes of a request that has `own` in hand already. Raises ServeError 503."""
+        others = self.bytes - own
+        if others and self.bytes + count > self._most:
+            message = f"requests of {others} bytes are in hand, too many for this one. Ask again later."
+            raise ServeError(
+                503, "overloaded_error", message, code="too_many_bytes_in_hand", retry_after=FIRST_RETRY_SECONDS
+            )
+        self.bytes += count
+
+    def give_back(self, own: int) -> None:
+        self.bytes -= own
+
+
 class Admitted:
     """A request that was let in. `frames`: what it counts for."""
 

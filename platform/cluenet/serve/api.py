@@ -46,9 +46,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": what}
     for status, what in {
         400: "What is asked for cannot be done", 401: "No or an unknown key", 404: "No such model here",
-        413: "Larger than the limits allow", 415: "A body that is neither JSON nor a form", 422: "Not a valid request",
-        429: "Too many requests wait", 503: "Too much work waits, or a replica ended",
-        504: "Not answered in time",
+        408: "The request did not arrive in time", 413: "Larger than the limits allow",
+        415: "A body that is neither JSON nor a form", 422: "Not a valid request", 429: "Too many requests wait",
+        503: "Too much work waits, or a replica ended", 504: "Not answered in time",
     }.items()
 }  # fmt: skip
 router = APIRouter()
@@ -67,7 +67,7 @@ def build_app(service: Service, keys: tuple[str, ...] = ()) -> ASGIApp:
             CORSMiddleware, allow_origins=list(service.section.cors_origins), allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type"],
         )  # fmt: skip
-    return Guard(app, keys=keys, max_bytes=service.section.limits.max_bytes, numbers=service.numbers)
+    return Guard(app, keys=keys, limits=service.section.limits, numbers=service.numbers)
 
 
 # ------------------------------------------------------------------------------------------------------ questions

@@ -9,8 +9,8 @@ from cluenet.serve.protocol import ErrorBody, ErrorResponse
 
 TYPES = get_args(ErrorBody.model_fields["type"].annotation)
 TYPE_OF_STATUS = {
-    401: "authentication_error", 403: "authentication_error", 404: "not_found_error", 429: "rate_limit_error",
-    503: "overloaded_error", 504: "timeout_error",
+    401: "authentication_error", 403: "authentication_error", 404: "not_found_error", 408: "timeout_error",
+    429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error",
 }  # fmt: skip
 """Of errors that say nothing but their status. Other statuses: invalid_request_error below 500, else server_error."""
 
