@@ -27,7 +27,8 @@ from cluenet.isolation import IsolatedDecoder
 from cluenet.serve.api import build_app
 from cluenet.serve.errors import ServeError
 from cluenet.serve.messages import ClipRef, EncodedClip
-from cluenet.serve.service import ServedModel, Service
+from cluenet.serve.service import ServedModel, Service, Wish
+from cluenet.serve.spool import LOCK, process_spool
 from helpers.evaluation import model_folder, recipe
 from helpers.serving import LocalBackend, write_noise
 
@@ -71,6 +72,7 @@ def service(folder: Path) -> Iterator[Service]:
     section = ServeSection.model_validate({"limits": {"max_question_chars": 500}})
     backend = Backend(model, section)
     yield Service(backend, ServedModel.of(model, "tiny"), section, node="here")
+    assert left() == [], "of all these requests"
     backend.decoder.close()
     backend.engine.engine.close()
 
@@ -84,6 +86,11 @@ def app(service: Service) -> Any:
 def client(app: Any) -> Iterator[TestClient]:
     with TestClient(app) as client:  # an exception that the application lets through fails the test
         yield client
+
+
+def left() -> list[str]:
+    """Videos in the spool."""
+    return [file.name for file in process_spool().folder.iterdir() if file.name != LOCK]
 
 
 def uri(content: bytes) -> str:
@@ -208,6 +215,35 @@ def test_damaged_videos(client: TestClient, video: bytes, data: st.DataObject) -
         content[place : place + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
     response = client.post("/v1/videoqa", data={"question": "why ?"}, files={"video": bytes(content)})
     assert response.status_code == 200 or is_refusal(response)
+
+
+# ---------------------------------------------------------------------------------------------- nothing is left
+
+
+def test_a_request_that_is_cancelled_leaves_nothing(
+    service: Service, video: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client went away while the model was busy."""
+    asked = asyncio.Event()
+
+    async def busy(*_: Any) -> Any:
+        asked.set()
+        await asyncio.sleep(3600)
+
+    async def test() -> None:
+        wish = Wish("id", functools.partial(service.fetcher.fetch, uri(video)), "why ?")
+        task = asyncio.create_task(service.answer(wish))
+        await asked.wait()
+        assert len(left()) == 1
+        assert (service.admission.requests, service.admission.frames) == (1, 16)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (service.admission.requests, service.admission.frames) == (0, 0)
+
+    monkeypatch.setattr(service.backend, "ask", busy)
+    asyncio.run(test())
+    assert left() == []
 
 
 # ------------------------------------------------------------------------------------------------------- the logs
