@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -27,7 +28,9 @@ class RawServer:
 
 
 @asynccontextmanager
-async def raw_server(answer: Answer | bytes, host: str = "127.0.0.1") -> AsyncIterator[RawServer]:
+async def raw_server(
+    answer: Answer | bytes, host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[RawServer]:
     made = RawServer(host)
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -41,7 +44,7 @@ async def raw_server(answer: Answer | bytes, host: str = "127.0.0.1") -> AsyncIt
                 made.aborted += 1
         writer.close()
 
-    server = await asyncio.start_server(connected, host, 0)
+    server = await asyncio.start_server(connected, host, 0, ssl=tls)
     made.port = server.sockets[0].getsockname()[1]
     try:
         yield made

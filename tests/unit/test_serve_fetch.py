@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import logging
 import os
+import ssl
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cluenet.config.serve import Limits, ServeSection
 from cluenet.serve import fetch as fetching
@@ -255,6 +263,44 @@ def test_a_download(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
         assert head.startswith("GET /a%20b?c=d&e=%2F HTTP/1.1\r\n")
         assert f"Host: video.example:{server.port}\r\n" in head
         assert not any(name in head.lower() for name in ("cookie", "referer", "authorization", "gzip"))
+
+    asyncio.run(test())
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """(certificate, key) that video.example has signed for itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "video.example")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("video.example")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    files = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    files[0].write_bytes(signed.public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
+
+
+def test_certificates_are_checked_for_the_name(
+    spool: Spool, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection goes to an address, the certificate must be the name's, and from somebody who is trusted."""
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_side.load_cert_chain(*certificate)
+    trusting = functools.partial(aiohttp.TCPConnector, ssl=ssl.create_default_context(cafile=str(certificate[0])))
+
+    async def test() -> None:
+        async with raw_server(response(VIDEO), tls=server_side) as server:
+            fetcher = Fetcher(section(private=True), spool, resolve=lambda host, port: ["127.0.0.1"])
+            assert (await refusal(fetcher, f"https://video.example:{server.port}/")).code == "download_failed"
+            monkeypatch.setattr(aiohttp, "TCPConnector", trusting)
+            assert await content(fetcher, f"https://video.example:{server.port}/") == VIDEO
+            assert (await refusal(fetcher, f"https://other.example:{server.port}/")).code == "download_failed"
 
     asyncio.run(test())
 
