@@ -26,7 +26,7 @@ demo: setup  ## the quickstart and its baseline, end to end
 
 # A process per tier: Ray and components that tests register stay out of the others.
 TIERS := "tests/test_architecture.py tests/test_recipes.py tests/test_reference.py" tests/unit tests/components tests/distributed \
-  tests/end_to_end
+  tests/browser tests/end_to_end
 
 test: setup  ## all tests but the slow proofs
 	for tier in $(TIERS); do $(BIN)/python -m pytest $$tier -m "not slow" || exit 1; done

@@ -22,6 +22,7 @@ def test_the_wheel_holds_everything_and_nothing_else(wheel: Path):
     packed = {name for name in names if ".dist-info/" not in name}
     assert packed == sources
     assert "cluenet/report/report.html.j2" in packed
+    assert "cluenet/serve/page/index.html" in packed
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

@@ -40,7 +40,9 @@ POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """Content-Security-Policy of the page: nothing from elsewhere, no code but its own files."""
-PAGE = {"index.html": "text/html", "app.js": "text/javascript", "style.css": "text/css"}
+PAGE = {"index.html": "text/html", "style.css": "text/css"} | {
+    f"{name}.js": "text/javascript" for name in ("answer", "api", "app", "dom", "options", "player", "timeline")
+}
 UPLOAD_CHUNK = 1 << 20
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": what}
