@@ -25,7 +25,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("errors", "records", "steps", "interrupts", "verdicts"), 0),
     **dict.fromkeys(("registry", "contracts", "config", "folders", "progress", "plain"), 1),
     **dict.fromkeys(("plugins", "problems", "recipe", "fingerprint", "listing", "reference"), 2),
-    **dict.fromkeys(("model", "metrics", "decoding", "isolation", "processes", "prepared", "overlap", "planning", "ask", "exporting", "testing"), 3),
+    **dict.fromkeys(("model", "metrics", "decoding", "isolation", "processes", "prepared", "features", "overlap", "planning", "ask", "exporting", "testing"), 3),
     **dict.fromkeys(("estimate",), 3),
     **dict.fromkeys(("ray_data",), 4),
     **dict.fromkeys(("data", "train", "evaluate", "report", "serve", "cluster", "pretrain"), 5),

@@ -1,6 +1,7 @@
 """Where every step of a recipe's run leaves its folder, under which address, and what is there already. Starts nothing.
 
     <store>/prepared/<address>/   <store>/bases/<address>/        shared between recipes
+    <store>/features/<address>/   with `data.features: on`
     <runs>/<name>-<address>/      stage1/ utilities/ stage2/ model/ evaluation/ report.html
 
 The run folder carries the address of stage 2, which depends on everything before it: a changed recipe gets another folder
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from cluenet import fingerprint
 from cluenet.errors import DataError
@@ -21,6 +22,9 @@ from cluenet.folders import finished, read_manifest
 from cluenet.prepared import folder_of, store_folder
 from cluenet.recipe import Recipe
 from cluenet.registry import ComponentConfig
+
+if TYPE_CHECKING:
+    from cluenet.features import Tower
 
 State = Literal["finished", "resumable", "new", "off"]
 Split = Literal["train", "validation", "test"]
@@ -30,7 +34,7 @@ Split = Literal["train", "validation", "test"]
 class Step:
     """One line of `cluenet plan`."""
 
-    name: str  # prepare, pretrain, stage1, utilities, stage2, model, evaluate, report
+    name: str  # prepare, pretrain, features, stage1, utilities, stage2, model, evaluate, report
     address: str
     folder: Path
     state: State
@@ -111,7 +115,8 @@ class Plan:
 
     def steps(self) -> list[Step]:
         """Every step in order, with what is on disk now."""
-        return [*self._prepare_steps(), self._pretrain_step(), *self._run_steps()]
+        features = self._features_steps() if self.recipe.data.features else ()
+        return [*self._prepare_steps(), self._pretrain_step(), *features, *self._run_steps()]
 
     def _prepare_steps(self) -> Iterator[Step]:
         for folder, entry in self._unique().items():
@@ -129,6 +134,33 @@ class Plan:
         return Step(
             "pretrain", self.base.name, self.base, state, f"make or find backbone {self.recipe.model.backbone.name}"
         )
+
+    def _features_steps(self) -> Iterator[Step]:
+        """Their addresses are known when clips and base are there."""
+        from cluenet import features
+
+        for prepared, entry in self._unique().items():
+            what = f"keep what the vision tower sees in {entry.name} {entry.split}"  # type: ignore[attr-defined]
+            if not (finished(self.base) and finished(prepared)):
+                yield Step("features", "", store_folder(self.recipe) / "features", "new", what)
+                continue
+            folder = features.folder_of(self.recipe, prepared, self.tower)
+            parts = len(list(folder.glob("part-*")))
+            state: State = "finished" if finished(folder) else "resumable" if parts else "new"
+            resumes = f" ({parts} parts are done)" if state == "resumable" else ""
+            yield Step("features", folder.name, folder, state, what + resumes)
+
+    @cached_property
+    def tower(self) -> Tower:
+        """The vision tower of the finished base."""
+        from cluenet.features import Tower
+
+        return Tower(self.base_folder, self.recipe.model.backbone.build().loading())
+
+    @property
+    def base_folder(self) -> Path:
+        """Where the finished base is: a backbone may have found it elsewhere."""
+        return Path(read_manifest(self.base).get("folder", self.base))
 
     def _run_steps(self) -> Iterator[Step]:
         yield self._stage_step("stage1")

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,6 +35,9 @@ from cluenet.folders import atomic_write_bytes, read_manifest, storage_errors
 from cluenet.recipe import Recipe
 from cluenet.records import Example, Frames, Quarantined
 from cluenet.registry import ComponentConfig
+
+if TYPE_CHECKING:
+    from cluenet.model.vision import EncodedClip
 
 FORMAT = 2
 QUESTIONS_PER_PART = 10_000
@@ -264,6 +267,10 @@ class PreparedSet:
     def frames(self, clip_key: str) -> Frames:
         """The sampled frames of a clip. Raises KeyError for an unknown key, DataError when the part is damaged."""
         return read_frames(self.folder, *self._places[clip_key])
+
+    def clip(self, clip_key: str) -> Frames | EncodedClip:
+        """What a model gets of a clip: `frames`, or what stands in for them (`cluenet.features.EncodedSet`)."""
+        return self.frames(clip_key)
 
     def examples_of(self, clip_key: str) -> list[Example]:
         """The questions about a clip, in the dataset's order. Raises KeyError for an unknown key."""

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import ray.data
+
+from cluenet.errors import CluenetError
+
+MOST_BLOCKS = 1000
 
 
 @contextmanager
@@ -24,3 +32,40 @@ def quiet() -> Iterator[None]:
     finally:
         context.enable_progress_bars = before
         logger.setLevel(level)
+
+
+def on_actors(
+    worker: type, job: dict[str, Any], items: Sequence[dict[str, Any]], *, actors: int, cpus: float, gpus: float
+) -> Iterator[Any]:
+    """What `worker(job)` makes of each item, in the order in which they are done; at most `actors` of them work at once.
+
+    A worker is made with the first item it gets. Job, items and results are of JSON. Raises the CluenetError that stopped one.
+    """
+    rows = [{"item": json.dumps(item)} for item in items]
+    with quiet():
+        results = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).map(
+            _Actor,
+            fn_constructor_kwargs={"worker": worker, "job": job},
+            num_cpus=cpus,
+            num_gpus=gpus,
+            compute=ray.data.ActorPoolStrategy(size=min(actors, len(rows))),
+        )
+        for row in results.iter_rows():
+            if row["error"]:
+                raise pickle.loads(row["error"])
+            yield json.loads(row["result"])
+
+
+class _Actor:
+    """A user's error comes back as a value: raised here, Ray would retry it, log it at length and wrap it."""
+
+    def __init__(self, worker: type, job: dict[str, Any]):
+        self._make = partial(worker, job)
+        self._worker: Callable[[Any], Any] | None = None
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            self._worker = self._worker or self._make()
+            return {"result": json.dumps(self._worker(json.loads(row["item"]))), "error": b""}
+        except CluenetError as error:
+            return {"result": "", "error": pickle.dumps(error)}

@@ -64,6 +64,7 @@ def _misfits(recipe: Recipe) -> Iterator[Problem]:
     """Settings of a stage that cannot do anything beside those of other sections."""
     train, reasoner = recipe.train, recipe.model.reasoner
     yield from _strategy_misfits(recipe)
+    yield from _features_misfits(recipe)
     for name, stage in (("stage1", train.stage1), ("stage2", train.stage2)):
         if not stage.steps:
             continue
@@ -126,6 +127,16 @@ def _strategy_misfits(recipe: Recipe) -> Iterator[Problem]:
     if isinstance(strategy, Fsdp) and strategy.param_dtype == "bf16" and train.precision != "bf16":
         message = f"is bf16, but train.precision is {train.precision}. Set both to bf16, or this to fp32"
         yield Problem("train.strategy.param_dtype", message)
+
+
+def _features_misfits(recipe: Recipe) -> Iterator[Problem]:
+    train = recipe.train
+    if recipe.data.features and train.tuning.vision and (train.stage1.steps or train.stage2.steps):
+        message = (
+            "is on, but train.tuning.vision is true: what a vision tower sees can be kept only while its weights stay what they "
+            "are. Set train.tuning.vision to false, or data.features to off"
+        )
+        yield Problem("data.features", message)
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -1,4 +1,4 @@
-"""The pipeline of a recipe: prepare -> pretrain -> stage1 (-> utilities) -> stage2 -> model -> evaluate -> report.
+"""The pipeline of a recipe: prepare -> pretrain (-> features) -> stage1 (-> utilities) -> stage2 -> model -> evaluate -> report.
 
     <runs>/<name>-<address>/
         recipe.yaml      every setting, defaults included
@@ -15,13 +15,13 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from cluenet import cluster, overlap
 from cluenet.errors import CheckpointError, DataError
@@ -30,7 +30,10 @@ from cluenet.planning import Plan, Split
 from cluenet.progress import Progress
 from cluenet.recipe import Recipe
 
-STEPS = ("prepare", "pretrain", "stage1", "utilities", "stage2", "model", "evaluate", "report")
+if TYPE_CHECKING:
+    from cluenet.features import Tower
+
+STEPS = ("prepare", "pretrain", "features", "stage1", "utilities", "stage2", "model", "evaluate", "report")
 Say = Callable[[str], None]
 
 
@@ -102,6 +105,27 @@ class Run:
                 pretrain(self.recipe, self.plan.base, train, progress=self._progress)
         return pretrain(self.recipe, self.plan.base, train)
 
+    def _features(self, prepared: Iterable[Path], tower: Callable[[], Tower]) -> dict[Path, Path]:
+        """By prepared set, the folder of its features by this vision tower; none where `data.features` is off."""
+        if not self.recipe.data.features:
+            return {}
+        from cluenet.data.features import make_features
+        from cluenet.features import folder_of
+
+        sees = tower()
+        found = {one: folder_of(self.recipe, one, sees) for one in prepared}
+        if not all(map(finished, found.values())):
+            self._connect(training=True)
+            with self._timed("features"):
+                for one in found:
+                    make_features(self.recipe, one, sees, progress=self._progress)
+        return found
+
+    def _features_of_training(self) -> dict[Path, Path]:
+        """Needs the base, whose tower it is."""
+        sets = [*self.prepared["train"], *self.prepared["validation"]]
+        return self._features(sets, lambda: self.plan.tower)
+
     @cached_property
     def checkpoint(self) -> Path | None:
         """The best checkpoint of the last stage; None when no stage is trained."""
@@ -123,17 +147,18 @@ class Run:
         if not self.plan.records_utilities or finished(self.folder / "stage2"):
             return None
 
-        def record() -> Path:
+        def record(features: dict[Path, Path] | None = None) -> Path:
             return record_utilities(
                 self.recipe, run=self.folder, base=self.base, train=self.prepared["train"], checkpoint=checkpoint,
-                address=self.plan.utilities, progress=self._progress,
+                address=self.plan.utilities, features=features, progress=self._progress,
             )  # fmt: skip
 
         if finished(folder):
             return record()
         self._connect(training=True)
+        features = self._features_of_training()
         with self._timed("utilities"):
-            return record()
+            return record(features)
 
     def _stage(self, stage: str, init: Path | None, utilities: Path | None = None) -> Path | None:
         from cluenet.model.build import check_tuning
@@ -144,18 +169,19 @@ class Run:
         if stage == "stage1":
             self._share_stage1()
 
-        def train() -> Path | None:
+        def train(features: dict[Path, Path] | None = None) -> Path | None:
             return train_stage(
                 self.recipe, stage, run=self.folder, base=base, prepared=self.prepared, init=init, address=address,
-                utilities=utilities, progress=self._progress, say=self._say,
+                utilities=utilities, features=features, progress=self._progress, say=self._say,
             )  # fmt: skip
 
         if finished(self.folder / stage) or not getattr(self.recipe.train, stage).steps:
             return train()
         check_tuning(self.recipe.train, base, file=self.recipe.name)
         self._connect(training=True)
+        features = self._features_of_training()
         with self._timed(stage):
-            return train()
+            return train(features)
 
     def _share_stage1(self) -> None:
         """Takes over the stage 1 that another run has finished, instead of training the same again."""
@@ -196,10 +222,11 @@ class Run:
         checkpoint, folder = self.checkpoint, self.folder / "model"
         self._write_recipe()
         policy = FramePolicy.from_section(self.recipe.data).to_dict()
+        features = {} if finished(folder) else self._features_of_training()
         with self._timed("model", unless=finished(folder)):
             return save_final_model(
                 self.recipe, run=self.folder, base=self.base, checkpoint=checkpoint, frame_policy=policy,
-                address=self.plan.stage2, validation=self.prepared["validation"],
+                address=self.plan.stage2, validation=self.prepared["validation"], features=features,
             )  # fmt: skip
 
     @cached_property
@@ -237,6 +264,8 @@ class Run:
 
     def _evaluate(self, model: Path, out: Path) -> dict[str, dict[str, Any]]:
         from cluenet.evaluate.evaluator import evaluate
+        from cluenet.features import Tower
+        from cluenet.model.checkpoint import backbone_of
 
         if not self.recipe.data.test:
             raise DataError(
@@ -246,10 +275,13 @@ class Run:
         of_this_run = bool(self.recipe.data.train) and out == self.folder / "evaluation"  # else it has no folder
         states = [step.state for step in self.plan.steps() if step.name == "evaluate"] if of_this_run else ["new"]
         done = all(state == "finished" for state in states)
+        features = {} if done else self._features(prepared, lambda: Tower(*backbone_of(model)))
         if not done:
             self._connect()
         with self._timed("evaluate", unless=done or not of_this_run):
-            return evaluate(self.recipe, model_folder=model, prepared=prepared, out=out, progress=self._progress)
+            return evaluate(
+                self.recipe, model_folder=model, prepared=prepared, out=out, features=features, progress=self._progress
+            )
 
     def report(self, baseline: Path | None = None) -> Path:
         """The finished run's report; writes the manifest of the run."""

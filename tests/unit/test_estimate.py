@@ -153,11 +153,11 @@ def test_what_is_prepared_is_measured(tmp_path: Path):
     size = data.data_size(settings)
     (entry,) = size.entries
     assert (entry.clips, entry.questions, entry.source) == (4, 10, "prepared")
-    needed = data.data_bytes(size, data.frames_of(settings.data), visual_tokens=12, width=64)
+    needed = data.data_bytes(size, data.frames_of(settings.data), feature_bytes=100)
     assert needed.prepared == sum(part.stat().st_size for part in (folder / "clips").iterdir())
     assert needed.prepared_measured
     assert needed.object_store == 0
-    assert needed.features == 4 * 12 * 64 * 2
+    assert needed.features == 4 * 100
 
 
 def test_bytes_of_what_is_not_prepared_are_a_bound(tmp_path: Path):
@@ -166,7 +166,7 @@ def test_bytes_of_what_is_not_prepared_are_a_bound(tmp_path: Path):
     from helpers.models import clip
 
     settings = recipe(tmp_path, train=[{"name": "clueworld", "videos": 3}], sampler={"name": "uniform", "frames": 8})
-    needed = data.data_bytes(data.data_size(settings), data.frames_of(settings.data), visual_tokens=1, width=1)
+    needed = data.data_bytes(data.data_size(settings), data.frames_of(settings.data), feature_bytes=1)
     assert (needed.prepared, needed.prepared_measured) == (3 * 8 * 32 * 48 * 3, False)
     assert len(encode_frames(clip(frames=8), "lossless")) <= 1.05 * 8 * 32 * 48 * 3
 

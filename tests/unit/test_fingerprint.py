@@ -37,7 +37,7 @@ OTHER_VALUE: dict[str, Any] = {
     "train.stage2.clues": None, "version": None, "extends": None, "plugins": None, "model.backbone.family": "internvl",
     "train.stage1.until": 0.9, "train.stage2.until": 0.9, "train.stage1.visual_dropout": None, "train.stage2.visual_dropout": None,
     "train.stage1.truth_share": None, "train.stage2.truth_share": [0.5, 0.5],
-    "data.allow_overlap": ["clueworld"], "data.decode_workers": 3, "train.validation.patience": 3, "train.validation.max_clips": 7, "train.validation.metric": "x",
+    "data.features": None, "data.allow_overlap": ["clueworld"], "data.decode_workers": 3, "train.validation.patience": 3, "train.validation.max_clips": 7, "train.validation.metric": "x",
     "train.stage1.coupled": None, "train.stage1.clips_per_batch": 8, "train.stage2.clips_per_batch": 8,
     "train.workers": 2, "train.preemption.max_failures": 2, "model.backbone.heads": 2, "train.stage1.betas": [0.5, 0.6], "train.stage2.betas": [0.5, 0.6], "model.clue_extractor.layer": 0.4,
     "model.clue_filter.gate": "soft", "train.stage1.filter_loss.utility": "mean", "train.stage2.filter_loss.utility": "mean",

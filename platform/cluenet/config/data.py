@@ -45,6 +45,12 @@ class DataSection(Section):
     clue_source: Annotated[ComponentConfig, register.clue_source] = setting(
         "annotated", "prepare", description="Where clues and chains come from."
     )
+    features: bool = setting(
+        False,
+        "none",
+        description="Run the frozen vision tower once over every clip and keep what it sees in the store; training and evaluation "
+        "read that instead of running the tower.",
+    )
     train: tuple[Annotated[ComponentConfig, register.dataset], ...] = setting(
         (), "stage1", description="Training datasets, mixed by their weights."
     )

@@ -171,15 +171,15 @@ def frame_size(size: Size) -> tuple[int, int]:
 class DataBytes:
     prepared: int  # at most, of what is not prepared yet; measured of what is
     prepared_measured: bool  # all of it
-    features: int  # of visual tokens in bf16, were they kept
+    features: int  # of `data.features`, were they kept
     object_store: int  # at most, while clips are prepared
 
 
-def data_bytes(size: DataSize, frames: Frames, *, visual_tokens: int, width: int) -> DataBytes:
-    """Frames are counted raw, 3 bytes a pixel: more than lossless or JPEG files of camera pictures take (see docs/plan.md)."""
+def data_bytes(size: DataSize, frames: Frames, *, feature_bytes: int) -> DataBytes:
+    """`feature_bytes`: of a clip's features. Frames are counted raw, 3 bytes a pixel: more than lossless or JPEG files of camera
+    pictures take (see docs/plan.md)."""
     raw = frames.frames_THWC.size
     known = [entry.prepared_bytes for entry in size.entries]
     total = sum(entry.clips * raw if entry.prepared_bytes is None else entry.prepared_bytes for entry in size.entries)
-    features = size.clips * visual_tokens * width * 2
     largest = max((entry.clips for entry in size.entries if entry.source != "prepared"), default=0)
-    return DataBytes(total, None not in known, features, largest * OBJECT_BYTES_PER_CLIP)
+    return DataBytes(total, None not in known, size.clips * feature_bytes, largest * OBJECT_BYTES_PER_CLIP)

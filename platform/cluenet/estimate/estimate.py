@@ -70,14 +70,16 @@ def estimate(recipe: Recipe, *, clips: int | None = None, questions: int | None 
     size = data_size(recipe, clips=clips, questions=questions)
     base, frames = unloaded(recipe, size.examples), frames_of(recipe.data)
     stages, vlm = tuple(stage_costs(recipe, base, size, frames)), base.model.vlm
-    tokens = vlm.grid(frames.frames_THWC, frames.seconds_T).tokens
+    grid = vlm.grid_of(frames)
     parts = parameters.parts_of(base.model, recipe.train)
-    needed = data_bytes(size, frames, visual_tokens=tokens, width=vlm.width)
+    needed = data_bytes(size, frames, feature_bytes=vlm.tower_values(grid) * vlm.embeddings_VD.itemsize)
     count, height, width, _ = frames.frames_THWC.shape
     notes = [*base.notes, *_notes(size, recipe)]
     if clips is not None and not size.unread:
         notes.append("--clips and --questions are not used: all of the data is here.")
-    return Estimate(parts, stages, recipe.train.min_workers, (count, height, width), tokens, size, needed, tuple(notes))
+    return Estimate(
+        parts, stages, recipe.train.min_workers, (count, height, width), grid.tokens, size, needed, tuple(notes)
+    )
 
 
 def stage_costs(recipe: Recipe, base: Unloaded, size: DataSize, frames: Frames) -> Iterator[StageCost]:

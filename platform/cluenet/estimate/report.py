@@ -104,7 +104,7 @@ def _data(found: Estimate) -> Table:
     table.add_section()
     bound = "" if found.bytes.prepared_measured else "at most "
     for words, size in (
-        (f"prepared, {bound}".rstrip(", "), found.bytes.prepared), ("visual features, bf16", found.bytes.features),
+        (f"prepared, {bound}".rstrip(", "), found.bytes.prepared), ("visual features, if kept", found.bytes.features),
         ("object store, at most", found.bytes.object_store),
     ):  # fmt: skip
         table.add_row(words, _size(size))

@@ -18,6 +18,7 @@ import torch
 from cluenet.evaluate.option_order import Order, shown_order, stored_answer, stored_order, stored_record
 from cluenet.evaluate.results import available_rows
 from cluenet.evaluate.samples import Sample, View, sample_of, verdict
+from cluenet.features import EncodedSet
 from cluenet.model.batch import Batch
 from cluenet.model.checkpoint import load_model
 from cluenet.model.diagnostics import diagnose
@@ -26,6 +27,7 @@ from cluenet.model.generate import Writing
 from cluenet.model.interventions import inapplicable, intervene
 from cluenet.model.pipeline import Look
 from cluenet.model.utilities import Utility
+from cluenet.model.vision import EncodedClip
 from cluenet.model.vlm import Grid
 from cluenet.plain import rounded
 from cluenet.prepared import PreparedSet
@@ -135,7 +137,7 @@ class BatchEvaluator:
         """Raises DataError when the prepared set is damaged, CheckpointError when the model's numbers are not finite."""
         started = time.perf_counter()
         examples = [prepared.examples_of(part.clip)[part.first : part.last] for part in parts]
-        shown = self._first([prepared.frames(part.clip) for part in parts], examples)
+        shown = self._first([prepared.clip(part.clip) for part in parts], examples)
         rows, notes = self._rows(labelled=prepared.manifest["labels"]["clues"] > 0)
         started_own = time.perf_counter()
         look = self.model.look(shown.batch)
@@ -150,9 +152,9 @@ class BatchEvaluator:
         return BatchResult(samples, self.model.extracts, notes, time.perf_counter() - started, own_seconds)
 
     # ------------------------------------------------------------------------------------ option orders
-    def _first(self, frames: Sequence[Frames], examples: Sequence[Sequence[Example]]) -> _Shown:
+    def _first(self, clips: Sequence[Frames | EncodedClip], examples: Sequence[Sequence[Example]]) -> _Shown:
         shown, orders = self._in_order(examples, 0)
-        batch = self.model.collate(list(zip(frames, shown)), seed=0, shuffle_options=False)
+        batch = self.model.collate(list(zip(clips, shown)), seed=0, shuffle_options=False)
         return _Shown(batch.to(self.asking.device), orders)
 
     def _reordered(self, batch: Batch, examples: Sequence[Sequence[Example]], shuffle: int) -> _Shown:
@@ -215,9 +217,9 @@ class BatchEvaluator:
 
 
 @lru_cache(maxsize=8)
-def opened(folder: str) -> PreparedSet:
-    """A prepared set stays open in a worker from batch to batch."""
-    return PreparedSet(folder)
+def opened(folder: str, features: str | None) -> PreparedSet:
+    """A prepared set, with the folder of its features where it has one, stays open in a worker from batch to batch."""
+    return PreparedSet(folder) if features is None else EncodedSet(folder, features)
 
 
 def parts_from(value: Sequence[Sequence[Any]]) -> list[Part]:

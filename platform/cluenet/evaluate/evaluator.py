@@ -14,7 +14,7 @@ often the evaluation was interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,25 +23,26 @@ from cluenet.evaluate.batches import Asking, BatchEvaluator, BatchResult, opened
 from cluenet.evaluate.files import read_results
 from cluenet.evaluate.output import write
 from cluenet.evaluate.sets import TestSet, Work, check_policy, test_sets
+from cluenet.features import plain_paths
 from cluenet.progress import Progress
 from cluenet.recipe import Recipe
 
 
 def evaluate(
     recipe: Recipe, *, model_folder: Path, prepared: Sequence[Path], out: Path, progress: type[Progress] = Progress,
-    allow_policy_mismatch: bool = False, local: bool = False,
+    features: Mapping[Path, Path] | None = None, allow_policy_mismatch: bool = False, local: bool = False,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Evaluate the model on every prepared set; returns {name of the set: its results.json}, in their order.
 
-    out: gets a folder per set, `<run>/evaluation` for a run. progress: makes the progress display. local: in this process,
-    without Ray. A set that is evaluated already under the same address is read, not done again; batches that an interrupted
+    out: gets a folder per set, `<run>/evaluation` for a run. progress: makes the progress display. features: folders of the
+    sets' features by this model's vision tower, where they are made. local: in this process, without Ray. A set that is evaluated already under the same address is read, not done again; batches that an interrupted
     evaluation has answered are not asked again; sets are written as they end.
 
     Raises CheckpointError when the model cannot be loaded, or saw other frames in training than the prepared ones
     (`allow_policy_mismatch` allows it, and results say so), DataError for a damaged set, ClusterError, StorageError.
     """
     model_folder, out = Path(model_folder).absolute(), Path(out).absolute()
-    sets = test_sets(recipe, model_folder, prepared, out)
+    sets = test_sets(recipe, model_folder, prepared, out, plain_paths(features or {}))
     for test in sets:
         if not allow_policy_mismatch:
             check_policy(model_folder, test.prepared)
@@ -85,6 +86,6 @@ class _Evaluation:
             return results_of(self.recipe, self.model_folder, work, self.asking)
         evaluator = BatchEvaluator(self.model_folder, self.asking)
         return (
-            (index, evaluator(opened(str(test.prepared.folder)), test.batches[number]))
+            (index, evaluator(opened(str(test.prepared.folder), test.features), test.batches[number]))
             for index, (test, number) in enumerate(work)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ class TestSet:
     folder: Path  # where its results go
     address: str
     batches: list[list[Part]]
+    features: str | None = None  # folder of its features by the model's vision tower, where they are made
     results: dict[int, BatchResult] = field(default_factory=dict)  # of batches, by number
 
     @property
@@ -62,7 +63,9 @@ Work: TypeAlias = list[tuple[TestSet, int]]
 """Test sets with numbers of their batches."""
 
 
-def test_sets(recipe: Recipe, model_folder: Path, prepared: Sequence[Path], out: Path) -> list[TestSet]:
+def test_sets(
+    recipe: Recipe, model_folder: Path, prepared: Sequence[Path], out: Path, features: Mapping[str, str]
+) -> list[TestSet]:
     """What there is to do. Raises DataError when nothing is."""
     if not prepared:
         raise DataError(
@@ -73,7 +76,7 @@ def test_sets(recipe: Recipe, model_folder: Path, prepared: Sequence[Path], out:
     return [
         TestSet(
             name, one, out / name, fingerprint.evaluation(recipe, model, one.folder.name),
-            batches_of(one, recipe.evaluate.questions_per_batch),
+            batches_of(one, recipe.evaluate.questions_per_batch), features.get(str(one.folder)),
         )
         for name, one in zip(_names(opened_sets), opened_sets)
     ]  # fmt: skip

@@ -14,6 +14,7 @@ import ray.data
 
 from cluenet.errors import CluenetError, ClusterError
 from cluenet.evaluate.batches import Asking, BatchEvaluator, BatchResult, Part, opened, parts_from
+from cluenet.prepared import PreparedSet
 from cluenet.ray_data import quiet
 from cluenet.recipe import Recipe
 
@@ -31,7 +32,12 @@ def results_of(recipe: Recipe, model_folder: Path, work: Work, asking: Asking) -
     if not ray.is_initialized():
         ray.init(address="local", include_dashboard=False, log_to_driver=False)  # never a stranger's
     items = [
-        {"index": index, "folder": str(test.prepared.folder), "parts": _text(test.batches[number])}
+        {
+            "index": index,
+            "folder": str(test.prepared.folder),
+            "features": test.features,
+            "parts": _text(test.batches[number]),
+        }
         for index, (test, number) in enumerate(work)
     ]
     cpus, gpus = float(asking.threads), recipe.train.resources.gpu
@@ -73,13 +79,14 @@ class _Worker:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
-            result, error = self._result(row["folder"], parts_from(json.loads(row["parts"]))), b""
+            prepared = opened(row["folder"], row["features"])
+            result, error = self._result(prepared, parts_from(json.loads(row["parts"]))), b""
         except CluenetError as problem:
             result, error = "", pickle.dumps(problem)
         return {"index": row["index"], "result": result, "error": error}
 
-    def _result(self, folder: str, parts: Sequence[Any]) -> str:
+    def _result(self, prepared: PreparedSet, parts: Sequence[Any]) -> str:
         if self._evaluator is None:
             Recipe.from_dict(self._recipe)  # loads the plug-ins
             self._evaluator = BatchEvaluator(self._model, self._asking)
-        return json.dumps(vars(self._evaluator(opened(folder), parts)), allow_nan=False)
+        return json.dumps(vars(self._evaluator(prepared, parts)), allow_nan=False)

@@ -15,6 +15,7 @@ from cluenet.model.grid import Grid
 from cluenet.model.packing import Movable, Packed, Segment, pack
 from cluenet.model.shared_prompt import PrefixBatch, prefix_batch
 from cluenet.model.times import block_spans, clip_fractions
+from cluenet.model.vision import EncodedClip
 from cluenet.model.vlm import VisionLanguageModel
 from cluenet.model.vocabulary import ClueVocabulary, box_weights
 from cluenet.records import Example, Frames
@@ -76,19 +77,19 @@ class Collator:
 
     def __call__(
         self,
-        clips: Sequence[tuple[Frames, Sequence[Example]]],
+        clips: Sequence[tuple[Frames | EncodedClip, Sequence[Example]]],
         *,
         seed: int,
         shuffle_options: bool,
         chain: bool = False,
     ) -> Batch:
         """`shuffle_options`: a new option order per question, from `seed`. `chain`: add rows that teach the chain."""
-        grids = [self.vlm.grid(frames.frames_THWC, frames.seconds_T) for frames, _ in clips]
+        grids = [self.vlm.grid_of(clip) for clip, _ in clips]
         examples = [list(questions) for _, questions in clips]
         if shuffle_options:
             rng = random.Random(seed)
             examples = [[_shuffled(example, rng) for example in row] for row in examples]
-        return self.questions(self.prefix([frames for frames, _ in clips], grids), grids, examples, chain=chain)
+        return self.questions(self.prefix([clip for clip, _ in clips], grids), grids, examples, chain=chain)
 
     def questions(
         self, prefix: PrefixBatch, grids: list[Grid], examples: list[list[Example]], *, chain: bool = False
@@ -108,9 +109,9 @@ class Collator:
         return replace(batch, answer=rows.to(batch.valid_BQ.device))
 
     # ------------------------------------------------------------------------------------- prefix
-    def prefix(self, frames: Sequence[Frames], grids: Sequence[Grid]) -> PrefixBatch:
+    def prefix(self, clips: Sequence[Frames | EncodedClip], grids: Sequence[Grid]) -> PrefixBatch:
         """The shared prompts of these clips."""
-        return prefix_batch(self.vlm, frames, grids)
+        return prefix_batch(self.vlm, clips, grids)
 
     # --------------------------------------------------------------------------------- extraction
     def _with_extraction(self, batch: Batch, starts: list[int], width: int) -> Batch:

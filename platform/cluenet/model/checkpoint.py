@@ -128,6 +128,17 @@ def _build(folder: Path, settings: Mapping[str, Any]) -> ClueNet:
     return model
 
 
+def backbone_of(folder: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The folder with the weights of the model's backbone, adapters left out, and how they are loaded: dtype and attention.
+
+    Raises CheckpointError like `load_model`."""
+    folder = Path(folder)
+    settings = _read(folder, CONFIG)
+    load_components(settings.get("plugins", ()))
+    loading = _section(folder, ModelSection, settings["model"]).backbone.build().loading()
+    return (find_base(settings["base"], folder) if "base" in settings else folder / BACKBONE), loading
+
+
 def _section(folder: Path, section: type[SectionT], values: Mapping[str, Any]) -> SectionT:
     try:
         return section.model_validate(values)

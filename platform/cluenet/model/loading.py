@@ -57,6 +57,12 @@ class Checkpoint:
             raise CheckpointError(f"{folder}: cannot be used as a {config.model_type} backbone:{lines}")
         return cls(folder, config, family, tokenizer, files)
 
+    def weight_files(self) -> list[Path]:
+        """Those that Transformers reads."""
+        single, index = (self.folder / name for name in WEIGHTS)
+        names = [single.name] if single.is_file() else sorted(set(_json(index)["weight_map"].values()))
+        return [self.folder / name for name in names]
+
     def model(self, *, dtype: str, attention: str, quantization: BitsAndBytesConfig | None = None) -> nn.Module:
         """With its weights. Raises CheckpointError when they cannot be read or some are missing."""
         try:

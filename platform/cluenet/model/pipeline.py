@@ -25,6 +25,7 @@ from cluenet.model.predict import answers_of
 from cluenet.model.sight import Sight
 from cluenet.model.tuning import parameter_counts
 from cluenet.model.utilities import Probe, gold_logprob
+from cluenet.model.vision import EncodedClip
 from cluenet.model.vlm import Prefix, VisionLanguageModel
 from cluenet.records import Answer, Example, Frames
 
@@ -62,7 +63,7 @@ class ClueNet(nn.Module):
 
     def collate(
         self,
-        clips: Sequence[tuple[Frames, Sequence[Example]]],
+        clips: Sequence[tuple[Frames | EncodedClip, Sequence[Example]]],
         *,
         seed: int,
         shuffle_options: bool,

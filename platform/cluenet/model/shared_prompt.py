@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from cluenet.model.grid import Grid
 from cluenet.model.packing import Movable
+from cluenet.model.vision import EncodedClip, TowerStates
 from cluenet.model.vlm import VisionLanguageModel
 from cluenet.records import Frames
 
@@ -18,13 +19,15 @@ from cluenet.records import Frames
 class PrefixBatch(Movable):
     """The shared prompt of every clip, padded on the right."""
 
-    pixels: Tensor  # of all clips, one behind the other, as the family's vision tower takes them
+    pixels: Tensor  # of all clips, one behind the other, as the family's vision tower takes them; empty with `encoded`
     grid_B3: Tensor  # patches: blocks, rows, cols
     ids_BP: Tensor
     valid_BP: Tensor
     positions_3BP: Tensor
     visual_index_BN: Tensor  # column of every visual token in the prompt
     visual_mask_BN: Tensor  # False on padding and on tokens that were pruned
+    encoded: TowerStates | None = field(default=None, kw_only=True)
+    """Of all clips, where the tower has seen them before."""
 
     @property
     def text_starts(self) -> list[int]:
@@ -53,8 +56,8 @@ class PrunedPrefixBatch(PrefixBatch):
 
 
 def prefix_batch(
-    vlm: VisionLanguageModel, frames: Sequence[Frames], grids: Sequence[Grid], *, kept: Sequence[Tensor] | None = None
-) -> PrefixBatch:
+    vlm: VisionLanguageModel, clips: Sequence[Frames | EncodedClip], grids: Sequence[Grid], *, kept: Sequence[Tensor] | None = None
+) -> PrefixBatch:  # fmt: skip
     """`kept`: bool [N] per clip, which visual tokens the decoder gets to see; what the prompt says around blocks of which
     nothing is left goes too. None: all, nothing is pruned."""
     whole = [_Prompt.of(vlm, grid) for grid in grids]
@@ -70,12 +73,23 @@ def prefix_batch(
         ids_BP[b, :width], valid_BP[b, :width], positions_3BP[:, b, :width] = prompt.ids_P, True, prompt.positions_3P
         mask_BN[b, : grids[b].tokens] = prompt.kept_N
         index_BN[b, mask_BN[b]] = prompt.visual_columns(vlm.placeholder)
-    pixels = torch.cat([vlm.pixels(f.frames_THWC, grid) for f, grid in zip(frames, grids)])
+    pixels, encoded = _video(vlm, clips, grids)
     tensors = (pixels, vlm.grid_thw(grids), ids_BP, valid_BP, positions_3BP, index_BN, mask_BN)
     if kept is None:
-        return PrefixBatch(*tensors)
+        return PrefixBatch(*tensors, encoded=encoded)
     kept_M = torch.cat([_with_extra(row, vlm.family.extra_tokens) for row in kept])
-    return PrunedPrefixBatch(*tensors, kept_M, [int(prompt.positions_3P.max()) + 1 for prompt in whole])
+    starts = [int(prompt.positions_3P.max()) + 1 for prompt in whole]
+    return PrunedPrefixBatch(*tensors, kept_M, starts, encoded=encoded)
+
+
+def _video(
+    vlm: VisionLanguageModel, clips: Sequence[Frames | EncodedClip], grids: Sequence[Grid]
+) -> tuple[Tensor, TowerStates | None]:
+    """Pixels for the tower, or what it has made of them before; clips of a batch are all of one kind."""
+    encoded = [clip.tower for clip in clips if isinstance(clip, EncodedClip)]
+    if encoded:
+        return torch.empty(0), TowerStates.joined(encoded)
+    return torch.cat([vlm.pixels(clip.frames_THWC, grid) for clip, grid in zip(clips, grids)]), None
 
 
 @dataclass(frozen=True)

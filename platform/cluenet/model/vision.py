@@ -6,26 +6,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 from transformers.vision_utils import get_vision_window_index
 
+from cluenet.model.grid import Grid
 from cluenet.model.hooks import inputs_of
+from cluenet.model.packing import Movable
 
 if TYPE_CHECKING:
     from cluenet.model.families import Family
 
 
 @dataclass
-class TowerStates:
+class TowerStates(Movable):
     """What the projector gets to see of a batch of clips. Rows are patches of Qwen's families, a visual token's together, and
     frames of the others; what else there is of a row stays with the family."""
 
     states: Tensor  # [rows of all clips, ..., D_tower]
     deepstack: list[Tensor]  # the same of the tower layers that feed lower decoder layers (DeepStack)
     rows: list[int]  # per clip
+
+    def to(self, device: torch.device | str) -> Self:
+        return type(self)(self.states.to(device), [level.to(device) for level in self.deepstack], self.rows)
 
     def clips(self) -> list[TowerStates]:
         """One by one."""
@@ -38,6 +43,14 @@ class TowerStates:
         levels = zip(*(clip.deepstack for clip in clips), strict=True)
         states, deepstack = torch.cat([clip.states for clip in clips]), [torch.cat(level) for level in levels]
         return cls(states, deepstack, [count for clip in clips for count in clip.rows])
+
+
+@dataclass(frozen=True)
+class EncodedClip:
+    """A clip that the tower has looked at before: it stands in for the clip's frames."""
+
+    grid: Grid
+    tower: TowerStates  # of this clip alone
 
 
 def tower_states(hf: nn.Module, family: Family, pixels: Tensor, grid_B3: Tensor) -> TowerStates:

@@ -29,7 +29,8 @@ from cluenet.model.pixels import Settings
 from cluenet.model.prefix import Prefix, with_prefix
 from cluenet.model.prompts import Prompts
 from cluenet.model.speed import use_fast_vision
-from cluenet.model.vision import TowerStates, projected, tower_states
+from cluenet.model.vision import EncodedClip, TowerStates, projected, tower_states
+from cluenet.records import Frames
 
 hf_logging.disable_progress_bar()  # a bar per loaded shard would fight with ours
 
@@ -116,6 +117,9 @@ class VisionLanguageModel(Prompts, nn.Module):
         """uint8 frames as the vision tower takes them; those of several clips go one behind the other."""
         return self.processor.pixels(frames_THWC)
 
+    def grid_of(self, clip: Frames | EncodedClip) -> Grid:
+        return clip.grid if isinstance(clip, EncodedClip) else self.grid(clip.frames_THWC, clip.seconds_T)
+
     def grid_thw(self, grids: Sequence[Grid]) -> Tensor:
         """[B, 3] patches of every clip: temporal blocks, rows, columns."""
         return self.processor.patch_grid(grids)
@@ -123,6 +127,11 @@ class VisionLanguageModel(Prompts, nn.Module):
     def tower(self, pixels: Tensor, grid_B3: Tensor) -> TowerStates:
         """What the vision tower makes of clips, before the projector: depends on no weight behind the tower."""
         return tower_states(self.hf, self.family, pixels.to(self.embeddings_VD.dtype), grid_B3)
+
+    def tower_values(self, grid: Grid) -> int:
+        """How many numbers the tower's states of a clip are: patches x width, for the projector and each DeepStack input."""
+        levels = len(attrgetter(self.family.deepstack)(self.hf)) if self.family.deepstack else 0
+        return int(self.grid_thw([grid]).prod()) * self.config.vision_config.hidden_size * (1 + levels)
 
     def project(self, tower: TowerStates) -> tuple[Tensor, list[Tensor]]:
         """Visual embeddings [sum of N, D] of all clips in order, and DeepStack inputs of the same shape; where a family has a
@@ -155,7 +164,8 @@ class VisionLanguageModel(Prompts, nn.Module):
 
     def _prompt(self, batch_prefix) -> dict[str, Any]:
         """The shared prompt as inputs of the decoder."""
-        visual, deepstack = self.encode(batch_prefix.pixels, batch_prefix.grid_B3)
+        known = batch_prefix.encoded
+        visual, deepstack = self.project(known or self.tower(batch_prefix.pixels, batch_prefix.grid_B3))
         visual, *deepstack = (batch_prefix.shown(part) for part in (visual, *deepstack))
         embeds = F.embedding(batch_prefix.ids_BP, self.embeddings_VD)
         is_visual = batch_prefix.ids_BP.eq(self.placeholder) & batch_prefix.valid_BP

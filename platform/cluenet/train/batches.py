@@ -10,6 +10,7 @@ from typing import TypeAlias, TypeVar
 from cluenet.config.train import Stage
 from cluenet.model.batch import Batch
 from cluenet.model.pipeline import ClueNet
+from cluenet.model.vision import EncodedClip
 from cluenet.prepared import PreparedSet
 from cluenet.records import Example, Frames
 from cluenet.train.group import Group
@@ -17,7 +18,7 @@ from cluenet.train.plan import Draw, Plan, place_of, seed_of
 from cluenet.train.utility_store import Asked, UtilityStore
 
 T = TypeVar("T")
-Clip: TypeAlias = tuple[Frames, list[Example]]
+Clip: TypeAlias = tuple[Frames | EncodedClip, list[Example]]
 Ready: TypeAlias = tuple[T | None, BaseException | None, bool]  # item, or error; whether there may be more
 
 
@@ -62,7 +63,7 @@ class TrainingBatches:
 
     def _clip(self, draw: Draw, asked: Sequence[Asked]) -> Clip:
         prepared = self.sets[draw.dataset]
-        return prepared.frames(prepared.clip_keys[draw.clip]), [one.example for one in asked]
+        return prepared.clip(prepared.clip_keys[draw.clip]), [one.example for one in asked]
 
 
 def prefetch(items: Iterator[T], *, size: int = 2) -> Generator[T, None, None]:

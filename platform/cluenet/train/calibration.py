@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,6 +11,7 @@ import torch
 from cluenet.config.train import Stage
 from cluenet.contracts import Judged
 from cluenet.errors import Problem, RecipeError
+from cluenet.features import opened
 from cluenet.model.pipeline import ClueNet
 from cluenet.model.utilities import exact_utilities
 from cluenet.prepared import PreparedSet
@@ -34,7 +35,9 @@ def wanted_clips(recipe: Recipe) -> int:
     return most
 
 
-def calibrate(model: ClueNet, recipe: Recipe, validation: Sequence[Path]) -> dict[str, Any]:
+def calibrate(
+    model: ClueNet, recipe: Recipe, validation: Sequence[Path], features: Mapping[Path, Path] | None = None
+) -> dict[str, Any]:
     """Calibrate the model's filter in place, where it wants that; returns facts for the model card.
 
     Clips that chose the best checkpoint come last: scores on them are a little too good. Raises RecipeError.
@@ -42,7 +45,7 @@ def calibrate(model: ClueNet, recipe: Recipe, validation: Sequence[Path]) -> dic
     most = wanted_clips(recipe)
     if not most or not model.extracts:
         return {}
-    clips, seen = _choose([PreparedSet(folder) for folder in validation], most, recipe.train.validation.max_clips)
+    clips, seen = _choose([opened(folder, features) for folder in validation], most, recipe.train.validation.max_clips)
     device = "cuda" if recipe.train.resources.gpu and torch.cuda.is_available() else "cpu"
     judged = list(_judged(model.to(device), clips, recipe.train.last_stage, device))
     facts = model.to("cpu").filter.calibrate(judged, seed=recipe.seed)
@@ -70,7 +73,7 @@ def _judged(model: ClueNet, places: Sequence[Place], stage: Stage, device: str) 
 
 def _answered(place: Place) -> Clip:
     prepared, key = place
-    return prepared.frames(key), [example for example in prepared.examples_of(key) if example.answer is not None]
+    return prepared.clip(key), [example for example in prepared.examples_of(key) if example.answer is not None]
 
 
 def _judge(model: ClueNet, clips: Sequence[Clip], stage: Stage, device: str) -> Iterator[Judged]:

@@ -15,12 +15,13 @@ from cluenet.train import calibration, checkpoints, sharing
 
 def save_final_model(
     recipe: Recipe, *, run: Path, base: Path, checkpoint: Path | None, frame_policy: Mapping[str, Any], address: str,
-    validation: Sequence[Path] = (),
+    validation: Sequence[Path] = (), features: Mapping[Path, Path] | None = None,
 ) -> Path:  # fmt: skip
     """Write `<run>/model/` from the best checkpoint of the last stage and return it; at once if it is there already.
 
     checkpoint: what the last `train_stage` returned; None: no stage was trained, the base's own weights.
-    validation: prepared sets that a filter is calibrated on, where the recipe's wants that.
+    validation: prepared sets that a filter is calibrated on, where the recipe's wants that. features: folders of their
+    features, where they have some.
     Raises CheckpointError, StorageError, and RecipeError where there is nothing to calibrate on.
     """
     run = run.absolute()
@@ -31,7 +32,8 @@ def save_final_model(
     if checkpoint is not None:
         with_filter = sharing.brings_filter(recipe, checkpoint.parent.name)
         checkpoints.load_weights(model, checkpoint / checkpoints.WEIGHTS, with_filter=with_filter)
-    card = {**_facts(checkpoint), "tuning": recipe.train.tuning.name, **model.describe(), **calibration.calibrate(model, recipe, validation)}
+    calibrated = calibration.calibrate(model, recipe, validation, features)
+    card = {**_facts(checkpoint), "tuning": recipe.train.tuning.name, **model.describe(), **calibrated}
     with building(folder) as part:
         save_model(model, part, recipe=recipe.to_dict(), frame_policy=frame_policy, card=card)
         made_from = None if checkpoint is None else str(checkpoint.relative_to(run))

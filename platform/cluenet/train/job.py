@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ class StageJob:
     validation: tuple[str, ...]
     address: str
     utilities: str | None = None  # folder of recorded utilities, for `filter_loss.source: offline`
+    features: dict[str, str] = field(default_factory=dict)  # prepared set -> folder of its features, where it has some
 
     @property
     def folder(self) -> Path:

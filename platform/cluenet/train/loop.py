@@ -17,12 +17,12 @@ import torch
 
 from cluenet.config.train import Stage
 from cluenet.errors import CluenetError
+from cluenet.features import opened
 from cluenet.folders import finished, write_manifest
 from cluenet.model.batch import Batch
 from cluenet.model.build import build_model
 from cluenet.model.optimizers import optimizers_of
 from cluenet.model.pipeline import ClueNet
-from cluenet.prepared import PreparedSet
 from cluenet.recipe import Recipe
 from cluenet.train import checkpoints
 from cluenet.train.batches import TrainingBatches, prefetch
@@ -100,7 +100,7 @@ class _Loop:
         return chosen(self.model, setup)
 
     def _batches(self) -> TrainingBatches:
-        sets = [PreparedSet(path) for path in self.job.train]
+        sets = [opened(path, self.job.features) for path in self.job.train]
         weights = [dataset.weight for dataset in self.recipe.data.train]  # type: ignore[attr-defined]
         recorded = None if self.job.utilities is None else UtilityStore(Path(self.job.utilities), self.model)
         return TrainingBatches(
@@ -109,7 +109,7 @@ class _Loop:
         )  # fmt: skip
 
     def _validator(self) -> Validator:
-        sets = [PreparedSet(path) for path in self.job.validation]
+        sets = [opened(path, self.job.features) for path in self.job.validation]
         return Validator(
             sets, metrics_of(self.recipe), self.group, max_clips=self.recipe.train.validation.max_clips,
             clips_per_batch=self.recipe.train.clips_per_micro_batch(self.stage),

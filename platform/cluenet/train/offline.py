@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from cluenet.errors import CheckpointError, StorageError
+from cluenet.features import plain_paths
 from cluenet.folders import finished, read_manifest, write_manifest
 from cluenet.prepared import PreparedSet
 from cluenet.progress import Progress
@@ -22,12 +23,13 @@ from cluenet.train.utility_parts import COUNTS, Account, Part, PartRecorder, Uti
 
 def record_utilities(
     recipe: Recipe, *, run: Path, base: Path, train: Sequence[Path], checkpoint: Path | None, address: str,
-    progress: type[Progress] = Progress, local: bool = False,
+    features: Mapping[Path, Path] | None = None, progress: type[Progress] = Progress, local: bool = False,
 ) -> Path:  # fmt: skip
     """Write `<run>/utilities/` and return it; at once when it is finished, from what is there when it was interrupted.
 
     train: prepared training sets. checkpoint: what stage 1 returned. address: by `cluenet.fingerprint.utilities`.
-    local: in this process, without Ray. Raises CheckpointError, DataError, StorageError.
+    features: folders of the sets' features, where they have some. local: in this process, without Ray. Raises CheckpointError,
+    DataError, StorageError.
     """
     folder = run.absolute() / "utilities"
     if finished(folder):
@@ -35,7 +37,7 @@ def record_utilities(
             raise CheckpointError(f"{folder}: utilities of another recipe (address {made}, now {address}). Delete it.")
         return folder
     weights = None if checkpoint is None else str(checkpoint.absolute() / checkpoints.WEIGHTS)
-    job = UtilityJob(recipe.to_dict(), str(folder), str(base.absolute()), weights, address)
+    job = UtilityJob(recipe.to_dict(), str(folder), str(base.absolute()), weights, address, plain_paths(features or {}))
     sets = [PreparedSet(path) for path in dict.fromkeys(path.absolute() for path in train)]
     work, started, accounts = list(parts_of(sets, _questions_per_batch(recipe))), time.monotonic(), []
     with progress("Recording utilities", total=sum(one.num_questions for one in sets), unit="questions") as display:

@@ -20,6 +20,7 @@ from typing import Any
 
 from cluenet import errors
 from cluenet.errors import CheckpointError, CluenetError, ClusterError, Problem, RecipeError
+from cluenet.features import plain_paths
 from cluenet.folders import atomic_write_json, finished, read_manifest
 from cluenet.progress import Progress
 from cluenet.recipe import Recipe
@@ -42,15 +43,16 @@ def to_stderr(line: str) -> None:
 
 def train_stage(
     recipe: Recipe, stage_name: str, *, run: Path, base: Path, prepared: Mapping[str, Sequence[Path]], init: Path | None,
-    address: str, utilities: Path | None = None, progress: type[Progress] = Progress, say: Say = to_stderr,
-    local: bool = False,
+    address: str, utilities: Path | None = None, features: Mapping[Path, Path] | None = None,
+    progress: type[Progress] = Progress, say: Say = to_stderr, local: bool = False,
 ) -> Path | None:  # fmt: skip
     """Train `stage1` or `stage2` into `<run>/<stage>/` and return its best checkpoint's folder.
 
     base: backbone in Hugging Face layout. prepared: folders under `train` and `validation`, in the recipe's order.
     init: a checkpoint folder to start from, for stage 2 the one that stage 1 returned, which is its best on validation (the
     last one where nothing is validated); None: the base's own weights. address: of the stage, by `cluenet.fingerprint`.
-    utilities: what `train.offline.record_utilities` returned, where the filter is taught on it.
+    utilities: what `train.offline.record_utilities` returned, where the filter is taught on it. features: folders of the
+    prepared sets' features, where they have some.
     progress: makes the progress display. say: gets what is taught and what is masked. local: in this process, without Ray.
 
     A finished stage returns at once, one with `steps: 0` returns `init`, an interrupted one resumes.
@@ -60,7 +62,7 @@ def train_stage(
     stage = getattr(recipe.train, stage_name)
     if stage.steps == 0:
         return init
-    job = _job(recipe, stage_name, run, base, prepared, init, address, utilities)
+    job = _job(recipe, stage_name, run, base, prepared, init, address, utilities, features or {})
     if not _done(job):
         _check_metric(recipe)
         _check_until(recipe, stage_name, prepared.get("validation", ()))
@@ -79,7 +81,7 @@ def train_stage(
 
 def _job(
     recipe: Recipe, stage_name: str, run: Path, base: Path, prepared: Mapping[str, Sequence[Path]], init: Path | None,
-    address: str, utilities: Path | None,
+    address: str, utilities: Path | None, features: Mapping[Path, Path],
 ) -> StageJob:  # fmt: skip
     weights = None if init is None else str(init.absolute() / checkpoints.WEIGHTS)
     train, validation = (
@@ -87,7 +89,10 @@ def _job(
     )
     run, base = run.absolute(), base.absolute()
     recorded = None if utilities is None else str(utilities.absolute())
-    return StageJob(recipe.to_dict(), stage_name, str(run), str(base), weights, train, validation, address, recorded)
+    encoded = plain_paths(features)
+    return StageJob(
+        recipe.to_dict(), stage_name, str(run), str(base), weights, train, validation, address, recorded, encoded
+    )
 
 
 def _done(job: StageJob) -> bool:

@@ -6,20 +6,21 @@ Parts are a pure function of the prepared sets and the recipe, whoever makes the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 
+from cluenet.features import opened
 from cluenet.model.build import build_model
 from cluenet.model.pipeline import ClueNet
 from cluenet.model.recorded import measure
 from cluenet.prepared import PreparedSet, read_account
 from cluenet.recipe import Recipe
-from cluenet.records import Example, Frames
 from cluenet.train import checkpoints
+from cluenet.train.batches import Clip
 from cluenet.train.plan import seed_of
 from cluenet.train.sharing import STAGE1, brings_filter
 from cluenet.train.utility_store import Asked, rows_of, write_part
@@ -39,6 +40,7 @@ class UtilityJob:
     base: str  # backbone in Hugging Face layout
     weights: str | None  # of the frozen model; None: the base's
     address: str
+    features: dict[str, str] = field(default_factory=dict)  # prepared set -> folder of its features, where it has some
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class PartRecorder:
         known = read_account(path)
         if known is not None and known["address"] == self._job.address:
             return known
-        prepared, rows = PreparedSet(part.set), []
+        prepared, rows = opened(part.set, self._job.features), []
         account: Account = {"address": self._job.address, **dict.fromkeys(COUNTS, 0)}
         for keys in part.batches:
             asked = [self._asked(prepared, key) for key in keys]
@@ -123,9 +125,7 @@ class PartRecorder:
     def _rows(self, prepared: PreparedSet, asked: Sequence[Sequence[Asked]]) -> list[dict[str, Any]]:
         if not asked:
             return []
-        clips: list[tuple[Frames, list[Example]]] = [
-            (prepared.frames(clip[0].clip), [one.example for one in clip]) for clip in asked
-        ]
+        clips: list[Clip] = [(prepared.clip(clip[0].clip), [one.example for one in clip]) for clip in asked]
         batch = self.model.collate(clips, seed=0, shuffle_options=False).to(self._device)
         seed = seed_of(self._recipe.seed, "utilities", prepared.folder.name, asked[0][0].clip)
         found = measure(self.model, batch, self._recipe.train.stage2.filter_loss, seed=seed)

@@ -64,7 +64,7 @@ class Validator:
     def _batches(self, model: ClueNet) -> Iterator[Batch]:
         for first in range(0, len(self._mine), self._clips_per_batch):
             part = self._mine[first : first + self._clips_per_batch]
-            clips: list[Clip] = [(prepared.frames(key), prepared.examples_of(key)) for prepared, key in part]
+            clips: list[Clip] = [(prepared.clip(key), prepared.examples_of(key)) for prepared, key in part]
             yield model.collate(clips, seed=0, shuffle_options=False)
 
 

@@ -55,7 +55,7 @@ def _prompt_of(prompts: PrefixBatch, b: int) -> PrefixBatch:
     length, tokens = int(prompts.valid_BP[b].sum()), int(prompts.visual_mask_BN[b].sum())
     one = slice(b, b + 1)
     return replace(
-        prompts, pixels=prompts.pixels[:0], grid_B3=prompts.grid_B3[one], ids_BP=prompts.ids_BP[one, :length].clone(),
+        prompts, pixels=prompts.pixels[:0], encoded=None, grid_B3=prompts.grid_B3[one], ids_BP=prompts.ids_BP[one, :length].clone(),
         valid_BP=prompts.valid_BP[one, :length].clone(), positions_3BP=prompts.positions_3BP[:, one, :length].clone(),
         visual_index_BN=prompts.visual_index_BN[one, :tokens].clone(),
         visual_mask_BN=prompts.visual_mask_BN[one, :tokens].clone(),
@@ -75,7 +75,7 @@ def _cut(prefix: Prefix, b: int, tokens: int) -> Prefix:
 def together(clips: Sequence[Watched]) -> tuple[PrefixBatch, Prefix | None]:
     """Prompts and prefixes of a batch of clips, padded on the right."""
     prompts = [clip.prompt for clip in clips]
-    names = [item.name for item in fields(PrefixBatch)]
+    names = [item.name for item in fields(PrefixBatch) if item.name != "encoded"]  # pixels and states are dropped
     prompt = PrefixBatch(
         **{name: stacked([getattr(one, name) for one in prompts], CLIP_DIMENSIONS.get(name, 0)) for name in names}
     )
