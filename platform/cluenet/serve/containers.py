@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -86,24 +87,38 @@ def _announced_seconds(container: InputContainer, stream: VideoStream) -> float:
 def _measured(container: InputContainer, stream: VideoStream, limits: Limits) -> VideoFacts:
     """By the packets, and by the first picture that comes out: headers may say anything."""
     stream.thread_count, stream.thread_type = 1, "NONE"
-    frames, base = 0, float(stream.time_base or 0)
-    picture, start, stop = None, None, 0
+    packets, picture = _Packets(stream), None
     for packet in container.demux(stream):
         picture = picture or next(iter(packet.decode()), None)
-        if not packet.size:
-            continue
-        frames += 1
-        time = packet.dts if packet.pts is None else packet.pts
-        if time is not None:
-            start = time if start is None else min(start, time)
-            stop = max(stop, time + (packet.duration or 0))
-        _check(limits, frames, (stop - (start or 0)) * base, 0)
+        if packet.size:
+            packets.add(packet)
+            _check(limits, packets.count, packets.seconds, 0)
     if picture is None:
         raise MediaError("corrupt", "no frame can be decoded")
-    _check(limits, frames, 0, picture.width * picture.height)
-    untimed = frames / float(stream.average_rate or 25)
-    seconds = untimed if start is None else max((stop - start) * base, 0.0)
-    return VideoFacts(seconds, frames, picture.width, picture.height)
+    _check(limits, packets.count, packets.seconds, picture.width * picture.height)
+    return VideoFacts(packets.seconds, packets.count, picture.width, picture.height)
+
+
+class _Packets:
+    """How many there were, one per frame, and the time that they span."""
+
+    def __init__(self, stream: VideoStream):
+        self.count, self._stop = 0, 0
+        self._start: int | None = None
+        self._base, self._rate = float(stream.time_base or 0), float(stream.average_rate or 25)
+
+    def add(self, packet: av.Packet[Any]) -> None:
+        self.count += 1
+        time = packet.dts if packet.pts is None else packet.pts
+        if time is not None:
+            self._start = time if self._start is None else min(self._start, time)
+            self._stop = max(self._stop, time + (packet.duration or 0))
+
+    @property
+    def seconds(self) -> float:
+        if self._start is None:  # a container without times
+            return self.count / self._rate
+        return max((self._stop - self._start) * self._base, 0.0)
 
 
 def _check(limits: Limits, frames: int, seconds: float, pixels: int) -> None:
