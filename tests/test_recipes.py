@@ -13,7 +13,7 @@ from cluenet.recipe import json_schema, load
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 FILES = sorted([*RECIPES.rglob("*.yaml"), *RECIPES.rglob("*.yml")])
-SEEN = 21
+SEEN = 28
 """How many recipes there are: change it with them, so that a scan that finds nothing cannot pass."""
 
 HEADER = ("Run:", "Needs:", "Takes:", "Scores:")

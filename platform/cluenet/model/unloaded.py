@@ -70,7 +70,7 @@ def _usual_files(family: Family, config: Any) -> Mapping[str, Settings]:
 def _word_tokenizer(family: Family, config: Any, texts: Iterable[str]) -> Any:
     """In the family's dialect; the config's placeholder becomes this tokenizer's."""
     tokenizer = fit_tokenizer(texts, blocks=1, max_words=MAX_WORDS, family=config.model_type)
-    prompt = str(family.video_text(Grid(1, 1, 2, (0.0,)), [""]))
+    prompt = str(family.video_text(Grid(1, 2, 4, (0.0,)), [""]))  # more of them than there are marks around a block
     placeholder = max(family.tokens, key=prompt.count)
     setattr(config, family.placeholder, tokenizer.convert_tokens_to_ids(placeholder))
     return tokenizer
