@@ -95,7 +95,7 @@ def test_help_is_quick_and_names_every_verb():
 
 
 def test_verbs_that_do_not_exist_yet_are_no_verbs(call: Call):
-    for verb in ("serve", "grid", "submit", "diagnose"):
+    for verb in ("grid", "submit", "diagnose"):
         code, _, error = call(verb)
         assert code == 2
         assert f"No such command '{verb}'" in error
