@@ -62,7 +62,7 @@ def export(settings, run, validation):
 def test_the_model_folder_has_the_calibrated_threshold_and_its_card_says_what_it_promises(speaks, validation, tmp_path):
     folder = export(recipe(), tmp_path, validation)
     model, card = load_model(folder), read_card(folder)
-    assert torch.isfinite(model.filter.threshold_shift)
+    assert float(model.filter.threshold_shift) < 1e3
     assert card["clue threshold"].startswith("keeps a useful clue with probability 0.8 at least; calibrated on ")
     assert card["calibration clips that also chose the checkpoint"] == "0 of 12"
     assert f"| clue threshold | {card['clue threshold']} |" in (folder / "README.md").read_text()
@@ -100,6 +100,23 @@ def test_clips_that_chose_the_checkpoint_come_last(validation):
         assert sum(place in seen for place in clips) == wanted
         assert not any(place in seen for place in clips[: len(clips) - wanted])
     assert calibration._choose(sets, 99, None)[1] == 15
+
+
+def test_a_stage_before_the_calibration_saves_its_checkpoint_and_its_filter_keeps_everything(validation, tmp_path):
+    """Checkpoints refuse numbers that are not finite."""
+    stage = {"steps": 1, "clips_per_batch": 2, "questions_per_clip": 2, "optimizer": "adamw", "lr": 1e-3}
+    values = training.recipe(stage1=stage, validation={"every": 1, "max_clips": 1}, report_to=[]).to_dict()
+    values["model"]["clue_filter"] = CONFORMAL
+    settings = Recipe.from_dict(values)
+    sets = {"train": validation, "validation": validation[:1]}
+    best = train_stage(
+        settings, "stage1", run=tmp_path, base=base_folder(), prepared=sets, init=None, address="1" * 20,
+        say=lambda line: None, local=True,
+    )  # fmt: skip
+    assert best is not None
+    clue_filter = settings.model.clue_filter.build(width=64, words=4)
+    gate, present = torch.rand(1, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool)
+    assert clue_filter.keep(gate, present, seeds_BQ=torch.zeros(1, 2, dtype=torch.long)).all()
 
 
 def test_a_filter_with_a_fixed_threshold_is_not_calibrated(speaks, validation, tmp_path):

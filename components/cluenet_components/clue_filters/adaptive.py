@@ -44,7 +44,8 @@ class AdaptiveFilter(GatedFilter):
         super().__init__(config, width=width, words=words)
         if config.threshold == "conformal":  # in a buffer, so that the model folder has it
             self.register_buffer("threshold_weights", torch.zeros(FEATURES, dtype=torch.float64))
-            self.register_buffer("threshold_shift", torch.tensor(float("inf"), dtype=torch.float64))
+            everything = torch.finfo(torch.float64).max  # passes until it is calibrated; finite, as checkpoints must be
+            self.register_buffer("threshold_shift", torch.tensor(everything, dtype=torch.float64))
 
     def keep(self, gate_BQK: Tensor, present_BQK: Tensor, *, seeds_BQ: Tensor) -> Tensor:
         passed = self._passes(gate_BQK, present_BQK) & present_BQK
