@@ -122,17 +122,29 @@ def test_pictures_of_another_size_than_the_header_says(folder: Path) -> None:
     assert probe(with_size(large, folder / "modest.mp4", 65535, 65535), LIMITS) == facts
 
 
+@pytest.fixture(scope="module")
+def png(folder: Path) -> Path:
+    return write_video(folder / "png.mov", counting_frames(3), fps=RATE, codec="png", pixel_format="rgb24")
+
+
 @pytest.mark.parametrize("side", [16_000, 60_000, 2**31 - 1])
-def test_pictures_that_unpack_to_gigabytes(folder: Path, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are refused by their size and not by the memory that they take."""
-    monkeypatch.setattr(probing, "_pool", lambda: small)
-    small = WorkerPool(1, recycle_after=9, memory_gib=0.3)
+def test_pictures_that_unpack_to_gigabytes(folder: Path, png: Path, side: int) -> None:
+    assert probe(png, LIMITS).frames == 3
+    assert code(with_png_size(png, folder / "bomb", side, side)) == (400, "video_corrupt")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in Linux's units")
+def test_they_are_refused_by_their_size_and_not_by_the_memory_that_they_take(folder: Path, png: Path) -> None:
+    bomb = with_png_size(png, folder / "bomb", 16_000, 16_000)  # 733 MiB as RGB
+    pool = WorkerPool(1, recycle_after=9, memory_gib=4)
     try:
-        png = write_video(folder / "png.mov", counting_frames(3), fps=RATE, codec="png", pixel_format="rgb24")
-        assert probe(png, LIMITS).frames == 3
-        assert code(with_png_size(png, folder / "bomb", side, side)) == (400, "video_corrupt")
+        peaks = [
+            pool.result(pool.submit(hostile_videos.peak_mib, (str(path), LIMITS), timeout_seconds=60))
+            for path in (png, bomb)
+        ]
     finally:
-        small.close()
+        pool.close()
+    assert peaks[1] - peaks[0] < 100
 
 
 @contextmanager
@@ -164,6 +176,16 @@ def test_playlists_open_nothing_else(folder: Path, name: str, suffix: str) -> No
         assert (status, found in ("video_unknown_container", "video_corrupt")) == (400, True)
         with pytest.raises(TimeoutError):
             server.accept()
+
+
+def test_a_file_that_only_starts_like_a_container_is_refused(folder: Path) -> None:
+    """FFmpeg finds H.264 behind the first word of a GIF; what else it may find is not opened either."""
+    stream = write_video(folder / "stream.h264", counting_frames(FRAMES), fps=RATE).read_bytes()
+    path = folder / "disguised"
+    path.write_bytes(b"GIF8" + stream)
+    with av.open(str(path)) as container:
+        assert container.format.name == "h264"
+    assert code(path) == (400, "video_corrupt")
 
 
 def test_without_the_check_a_playlist_would_be_followed(folder: Path) -> None:

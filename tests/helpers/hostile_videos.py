@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from cluenet.config.serve import Limits
+from cluenet.errors import MediaError
+from cluenet.serve.containers import read_facts
 
 
 def box_place(content: bytes, name: bytes) -> int:
@@ -60,6 +66,13 @@ def with_pause(video: Path, path: Path, ticks: int) -> Path:
 
 def end_process(*_: Any) -> None:
     os.abort()
+
+
+def peak_mib(path: str, limits: Limits) -> float:
+    """Most memory that this process has had so far, after reading the file (Linux: `ru_maxrss` is in KiB)."""
+    with suppress(MediaError):
+        read_facts(path, limits)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def fill_memory(*_: Any) -> None:

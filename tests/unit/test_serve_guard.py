@@ -127,7 +127,7 @@ def test_bodies_together_have_a_budget(guard: Callable[..., Guard]) -> None:
         await task
         assert first.status == 422
         assert app.bodies.bytes == 0
-        alone = await Client(bytes(5000), kind="application/json", more=False).ask(app)
+        alone = await Client(bytes(2500), bytes(2500), kind="application/json", more=False).ask(app)
         assert alone.status == 422, "above the budget by itself, and alone"
 
     asyncio.run(test())
