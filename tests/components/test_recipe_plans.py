@@ -76,3 +76,17 @@ def test_the_header_says_what_the_plan_says_and_it_fits(name: str, tmp_path: Pat
         assert f"{found.bytes.features / GB:.0f} GB of features" in says
     hours = [stage.hours(device, workers=found.workers, mfu=0.35) for stage in found.stages]
     assert "by that plan {:.2g} + {:.2g} hours".format(*hours) in says
+
+
+def test_kept_features_save_the_towers_pass_and_nothing_else(tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps({"tie_word_embeddings": False, **CONFIGS["nextqa_qwen2_5_vl_7b"]}))
+    places = [f"model.backbone.path={tmp_path}", f"store={tmp_path}/store"]
+    live, kept = (
+        estimate(load(RECIPES / "nextqa_qwen2_5_vl_7b.yaml", [*places, f"data.features={on}"]), clips=10, questions=60)
+        for on in ("off", "on")
+    )
+    patches = 16 * 8 * 32 * 32  # clips of a step, blocks, rows, columns
+    forward = 2 * live.parts["vision tower"].total * patches  # of weights alone, Kaplan et al.
+    for one, other in zip(live.stages, kept.stages):
+        assert forward < one.operations - other.operations < 1.2 * forward
+        assert other.memory == one.memory

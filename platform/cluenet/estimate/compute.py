@@ -25,7 +25,8 @@ def step_operations(work: Work, sizes: Sizes, modes: Modes) -> float:
     if not work.vision.taught:
         modes = replace(modes, vision=_forward_only(modes.vision), projector=_forward_only(modes.projector))
     patches = work.vision.tokens
-    embedding = 2 * patches * sizes.patch_values * sizes.vision.width * (1 + modes.vision.trained)
+    looks = work.vision.layers > 0  # else its states were kept
+    embedding = 2 * patches * sizes.patch_values * sizes.vision.width * (looks + modes.vision.trained)
     projector = 2 * sizes.projector_rows(patches) * sizes.projector_parameters * _factor(modes.projector)
     return total + stack_operations(work.vision, sizes.vision, modes.vision) + embedding + projector
 

@@ -96,6 +96,7 @@ def _stage_cost(
     clips, count = train.clips_per_micro_batch(stage), train.micro_batches(stage)
     batch = micro_batch(model, stage, frames, size.examples, clips=clips)
     work, modes = work_of(model, batch, stage, sizes), memory.modes_of(model, train)
+    work = work.after_features() if recipe.data.features else work
     clue_parts = clue_parts_cost(model, batch, stage)
     by_part = memory.memory_of(model, train, stage, work, sizes, modes, clue_bytes=clue_parts.saved_bytes)
     kept = {

@@ -7,7 +7,7 @@ pass, another one for the counterfactual loss, and those without gradient that m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -57,6 +57,10 @@ class Work:
     scored: tuple[Scored, ...]
     visual_tokens: int
     text_tokens: int  # what stands around the videos, the questions twice where clues are extracted, options, chains
+
+    def after_features(self) -> Work:
+        """The same where the tower's states were kept (`data.features`): of vision only the projector runs."""
+        return self if self.vision is None else replace(self, vision=replace(self.vision, layers=0))
 
     def __getitem__(self, name: str) -> Pass | None:
         return next((one for one in self.decoder if one.name == name), None)
