@@ -313,6 +313,7 @@ def serve(
     if export is not None:
         _wrote([exporting.write(export, args)])
         return
+    launch.lower_overhead()
     with connected(address, verbose=bool(ctx.obj), plugins=read_plugins(folder)):
         launch.serve_until_stopped(args, _say)
 

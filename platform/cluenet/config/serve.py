@@ -17,7 +17,7 @@ class Autoscaling(Section):
     max_replicas: int = setting(2, "none", ge=1, description="Replicas at most.")
     target_ongoing_requests: float = setting(4, "none", gt=0, description="Requests per replica that scaling aims at.")
     look_back_period_s: float = setting(
-        10, "none", gt=0, description="Seconds over which ongoing requests are averaged."
+        15, "none", gt=0, description="Seconds over which ongoing requests are averaged. Ray measures every 10 s."
     )
     upscale_delay_s: float = setting(5, "none", ge=0, description="Seconds of load before a replica is added.")
     downscale_delay_s: float = setting(300, "none", ge=0, description="Seconds of idling before one is removed.")

@@ -12,7 +12,7 @@ import torch
 from cluenet.ask import example_of
 from cluenet.config.serve import ServeSection
 from cluenet.decoding import decode_frames
-from cluenet.errors import CluenetError
+from cluenet.errors import CluenetError, DataError
 from cluenet.model.checkpoint import load_model
 from cluenet.model.engine.answering import MOST_TOKENS
 from cluenet.model.engine.cache import ByteCache
@@ -89,8 +89,8 @@ class EngineReplica:
             return await self._answer(asked, clip, on_text)
         except ServeError as error:
             return error
-        except CluenetError as error:
-            return ServeError(400, "invalid_request_error", str(error))
+        except DataError as error:  # the model has no letters, or no words, for this question
+            return ServeError(400, "invalid_request_error", str(error), param="question")
         except Exception as error:  # its message may have the client's words: the log gets the place alone
             logger.error(
                 "%s: %s\n%s", asked.id, type(error).__name__, "".join(traceback.format_tb(error.__traceback__))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import threading
@@ -16,6 +17,18 @@ from cluenet.errors import CheckpointError, ClusterError, Problem, RecipeError
 from cluenet.model.checkpoint import CONFIG, RECIPE
 from cluenet.recipe import overridden
 from cluenet.serve.arguments import APP, AppArgs
+
+LESS_OVERHEAD = {
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000", "RAY_SERVE_LOG_TO_STDERR": "0",
+}  # fmt: skip
+"""Of Ray Serve 2.60, whose defaults guard against code that blocks, which ours does not; docs/serving.md has what they save."""
+
+
+def lower_overhead() -> None:
+    """For a Ray that is started afterwards. What the user has set stays."""
+    for name, value in LESS_OVERHEAD.items():
+        os.environ.setdefault(name, value)
 
 
 def model_folder(path: Path) -> Path:
@@ -63,13 +76,22 @@ def serve_until_stopped(args: AppArgs, say: Callable[[str], None]) -> None:
 
 def start(args: AppArgs) -> None:
     """Starts Serve's HTTP proxies where there are none, and the application; returns when it answers. Where it runs already,
-    its replicas are replaced one after the other."""
+    its replicas are replaced one after the other.
+
+    Raises ClusterError where it does not start, and what `build` raises before anything does.
+    """
     from ray import serve
 
     from cluenet.serve.app import build
 
-    serve.start(http_options={"host": args.serve.host, "port": args.serve.port})
-    serve.run(build(args), name=APP, route_prefix="/")
+    application = build(args)
+    try:
+        serve.start(http_options={"host": args.serve.host, "port": args.serve.port})
+        serve.run(application, name=APP, route_prefix="/")
+    except RuntimeError as error:
+        raise ClusterError(
+            f"the endpoint does not start: {error} With --verbose the logs of its replicas are shown."
+        ) from None
 
 
 def _check_room(section: ServeSection) -> None:

@@ -1,0 +1,85 @@
+"""`cluenet serve` as a user runs it: it says where it is, answers there, and ends at Ctrl-C without a trace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from helpers.environments import ROOT
+from helpers.evaluation import model_folder, recipe
+from helpers.serving import OPTIONS, SMALL, free_port, write_noise
+
+SECONDS = 240
+
+
+def command(folder: Path, port: int, *more: str) -> list[str]:
+    small = [f"serve.{part}.cpu={one['cpu']}" for part, one in SMALL.items()]
+    one = [f"serve.{part}.autoscaling.max_replicas=1" for part in SMALL]
+    return [sys.executable, "-m", "cluenet", "serve", str(folder), f"serve.port={port}", *small, *one, *more]
+
+
+def environment(**more: str) -> dict[str, str]:
+    roots = os.pathsep.join(str(ROOT / name) for name in ("platform", "components", "tests"))
+    return {**os.environ, "PYTHONPATH": roots, "RAY_AUTH_MODE": "disabled", **more}
+
+
+@pytest.mark.timeout(600)
+def test_it_serves_a_run_until_ctrl_c(tmp_path: Path) -> None:
+    model_folder(tmp_path / "run-1" / "model", recipe=recipe())
+    video, port, log = write_noise(tmp_path / "v.mp4"), free_port(), tmp_path / "log"
+    more = ("serve.keys_variable=TEST_KEYS",)
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command(tmp_path / "run-1", port, *more), stdout=out, stderr=out, env=environment(TEST_KEYS="one,two"),
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        until_it_says(process, log, "answers (Ctrl-C stops it)")
+        url, keyed = f"http://127.0.0.1:{port}", {"Authorization": "Bearer two"}
+        form = {"question": "which one hits red ?", "options": list(OPTIONS)}
+        files = {"video": ("v.mp4", video.read_bytes(), "video/mp4")}
+        assert httpx2.post(f"{url}/v1/videoqa", data=form, files=files, timeout=SECONDS).status_code == 401
+        response = httpx2.post(f"{url}/v1/videoqa", data=form, files=files, headers=keyed, timeout=SECONDS)
+        assert response.status_code == 200, response.text
+        assert response.json()["answer"] in OPTIONS
+        assert response.json()["model"] == "run-1"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    text = log.read_text()
+    assert f'curl -H "Authorization: Bearer $TEST_KEYS" {url}/v1/videoqa' in text
+    assert "Traceback" not in text
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"{url}/health")
+
+
+def until_it_says(process: subprocess.Popen, log: Path, words: str) -> None:
+    end = time.monotonic() + SECONDS
+    while words not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.3)
+
+
+def test_what_cannot_be_served_is_said(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "model", recipe=recipe())
+    for arguments, words in (
+        (command(tmp_path / "nothing", 1), "neither a ClueNet model folder"),
+        (command(folder, 1, "serve.engine.cpus=1"), "cpus"),
+        (command(folder, 1, "serve.keys_variable=NO_SUCH_KEYS"), "NO_SUCH_KEYS"),
+    ):
+        found = subprocess.run(
+            arguments, capture_output=True, text=True, env=environment(), timeout=SECONDS, check=False
+        )
+        assert found.returncode == 2
+        assert words in found.stderr
+        assert "Traceback" not in found.stderr
