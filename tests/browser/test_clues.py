@@ -96,6 +96,9 @@ def test_a_box_is_drawn_where_the_picture_has_it(visit, marked):
     visit.seconds()
     expect(page.locator("#boxes rect")).to_have_count(1)
     page.evaluate("document.getElementById('player').controls = false")
+    page.locator("#player").evaluate(
+        "player => player.style.height = '430px'"
+    )  # the wide one gets bars above and below
     drawn = extent(page, YELLOW, tolerance=40)
     page.evaluate("document.getElementById('boxes').style.visibility = 'hidden'")
     mark = extent(page, WHITE, tolerance=120)
