@@ -60,6 +60,15 @@ def test_the_line_of_now_follows_the_player(visit, video):
     visit.until(f"Math.abs({now} - 25) < 0.1")
 
 
+def test_boxes_and_line_follow_while_the_video_plays(visit, video):
+    page = visit.answered(video)
+    visit.clue("a white mark").click()
+    expect(page.locator("#boxes rect")).to_have_count(1)
+    page.evaluate("document.getElementById('player').play()")
+    expect(page.locator("#boxes rect")).to_have_count(0)  # its moment is over
+    visit.until("parseFloat(document.getElementById('evidence').style.getPropertyValue('--now-at')) > 60")
+
+
 def test_the_chain_links_to_its_clues(visit, video):
     page = visit.answered(video)
     expect(page.locator("#chain")).to_have_text("red hits blue . a white mark appears . so red")

@@ -70,7 +70,10 @@ def test_a_video_can_be_dropped(visit, service, video):
         data.items.add(new File([new Uint8Array(bytes)], "dropped.webm", {type: "video/webm"})); return data }""",
         list(video.read_bytes()),
     )
+    page.dispatch_event("body", "dragover", {"dataTransfer": content})
+    expect(page.locator("#drop")).to_have_class("over")
     page.dispatch_event("body", "drop", {"dataTransfer": content})
+    expect(page.locator("#drop")).not_to_have_class("over")
     expect(page.locator("#player")).to_be_visible()
     page.get_by_label("What do you want to know?").fill("why ?")
     visit.send()

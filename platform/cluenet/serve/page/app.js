@@ -20,15 +20,19 @@ function videoChosen() {
   load(file);
 }
 
+/** Files only: a text may be dropped into a field as ever. */
+const hasFiles = (event) => event.dataTransfer.types.includes("Files");
+
 function dropped(event) {
+  if (!hasFiles(event)) return;
   event.preventDefault();
   byId("drop").classList.remove("over");
-  if (!event.dataTransfer.files.length) return;
   byId("video").files = event.dataTransfer.files;
   videoChosen();
 }
 
 function draggedOver(event) {
+  if (!hasFiles(event)) return;
   event.preventDefault(); // else the browser would leave the page for the file
   byId("drop").classList.add("over");
 }

@@ -2,6 +2,8 @@
 import { byId, clock, make, show } from "./dom.js";
 import { duration, momentOf, now, onMoment, seekTo } from "./player.js";
 
+/** A space at which no line ends. */
+const UNBROKEN = "\u00a0";
 const list = byId("clues");
 let response = null;
 
@@ -67,7 +69,7 @@ function facts({ start_seconds: start, end_seconds: end, box, gate, utility }) {
     gate !== null && `gate ${gate.toFixed(2)}`,
     utility !== null && `worth ${utility < 0 ? "−" : "+"}${Math.abs(utility).toFixed(2)} nats`,
   ];
-  return parts.filter(Boolean).join(" · ");
+  return parts.filter(Boolean).map((part) => part.replaceAll(" ", UNBROKEN)).join(" · ");
 }
 
 function track(clue) {
