@@ -18,8 +18,9 @@ from cluenet.data import feature_parts
 from cluenet.data.features import make_features
 from cluenet.errors import CheckpointError, DataError, RecipeError, StorageError
 from cluenet.features import EncodedSet, Tower, folder_of, opened
-from cluenet.folders import finished, read_manifest
+from cluenet.folders import read_manifest
 from cluenet.model.build import build_model
+from cluenet.model.shared_prompt import prefix_batch
 from cluenet.model.vision import EncodedClip
 from cluenet.model.vlm import VisionLanguageModel
 from cluenet.prepared import PreparedSet
@@ -136,7 +137,21 @@ def test_half_precision_is_kept_as_it_is(store, prepared):
     assert half * 2 == whole
 
 
-def test_batches_with_features_move_and_are_pruned_as_others(store, prepared):
+def test_pruned_prompts_take_features_too(store, prepared):
+    vlm = VisionLanguageModel.load(checkpoint("llava_onevision")).eval()
+
+    def states(found: PreparedSet):
+        clips = [found.clip(key) for key in found.clip_keys[:2]]
+        grids = [vlm.grid_of(one) for one in clips]
+        kept = [torch.arange(grid.tokens) % 3 > 0 for grid in grids]
+        with torch.no_grad():
+            return vlm.prefix(prefix_batch(vlm, clips, grids, kept=kept), layer=2, whole=False).visual_BND
+
+    encoded = EncodedSet(prepared, made(store, prepared, "llava_onevision"))
+    assert torch.allclose(states(encoded), states(PreparedSet(prepared)), atol=TOLERANCE)
+
+
+def test_batches_with_features_move_to_a_device(store, prepared):
     model, _ = model_of("qwen3_vl")
     found = EncodedSet(prepared, made(store, prepared))
     prefix = batch_of(model, found).to("cpu").prefix
@@ -230,7 +245,7 @@ def test_lost_parts_are_missed(tmp_path, prepared, monkeypatch):
     monkeypatch.setattr(feature_parts, "write_part", lambda path, clips: {**counts, "clips": len(clips)})
     with pytest.raises(StorageError, match=r"3 of 3 parts cannot be seen from here\. Set `store=`"):
         made(tmp_path, prepared)
-    assert not any(map(finished, (tmp_path / "features").iterdir())) if (tmp_path / "features").exists() else True
+    assert not list(tmp_path.glob("features/*/manifest.json"))
 
 
 # ----------------------------------------------------------------------------------------------------------------- reading

@@ -211,6 +211,10 @@ def test_a_run_makes_features_once_shares_them_and_reads_nothing_else(tmp_path, 
     assert after.steps()["features"]["attempts"] == 2  # training's before stage 1, the test set's before evaluation
     folders = {step.what.split()[-1]: step.folder for step in after.plan.steps() if step.name == "features"}
     assert sorted(folder.parent for folder in folders.values()) == [tmp_path / "store" / "features"] * 2
+    manifest = folders["train"] / "manifest.json"
+    aside = manifest.rename(tmp_path / "manifest.json")
+    assert ("features", "resumable") in steps(Run(Recipe.from_dict(values), **said))
+    aside.rename(manifest)
     for split, values_now in (("train", {**values, "seed": 1}), ("test", {**values, "evaluate": {"rows": ["none"]}})):
         part = folders[split] / "part-00000.safetensors"
         whole = part.read_bytes()

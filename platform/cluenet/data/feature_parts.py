@@ -67,7 +67,7 @@ class PartEncoder:
     def _vlm(self) -> VisionLanguageModel:
         """Only the tower goes to the device; the language model gives its memory back."""
         vlm = VisionLanguageModel.load(self._job.base, **self._job.loading).eval()
-        vlm.text.layers.to("meta")
+        vlm.text.to("meta")
         attrgetter(vlm.family.tower)(vlm.hf).to(self._job.device)
         return vlm
 
