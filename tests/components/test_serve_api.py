@@ -209,3 +209,32 @@ def test_large_bodies_are_refused_before_they_are_read(model: Path) -> None:
         "/v1/videoqa", content=iter([b"x" * (1 << 20)] * 3), headers={"content-type": "application/json"}
     )
     assert streamed.status_code == 413
+
+
+def test_the_page_is_served_with_nothing_from_elsewhere(service: Service) -> None:
+    client = TestClient(build_app(service, keys=("secret",)))
+    for path, kind in (("/", "text/html"), ("/static/app.js", "text/javascript"), ("/static/style.css", "text/css")):
+        response = client.get(path)
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith(kind)
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        assert response.headers["x-content-type-options"] == "nosniff"
+    for path in ("/static/protocol.py", "/static/..%2Fapi.py", "/static/"):
+        assert client.get(path).status_code == 404
+
+
+def test_browsers_of_other_origins_are_let_in_only_where_they_are_named(model: Path) -> None:
+    closed = TestClient(build_app(local_service(model)))
+    opened = TestClient(build_app(local_service(model, cors_origins=["https://a.example"]), keys=("secret",)))
+    asked = {"origin": "https://a.example", "access-control-request-method": "POST"}
+    assert "access-control-allow-origin" not in closed.options("/v1/videoqa", headers=asked).headers
+    assert opened.options("/v1/videoqa", headers=asked).headers["access-control-allow-origin"] == "https://a.example"
+    other = opened.options("/v1/videoqa", headers={**asked, "origin": "https://b.example"})
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_models_refuse_questions_that_they_have_no_letters_for(client: TestClient, video: Path) -> None:
+    body = {"question": QUESTION, "options": [f"option {n}" for n in range(27)], "video_url": video.as_uri()}
+    response = client.post("/v1/videoqa", json=body)
+    assert response.status_code == 400
+    assert "27 options" in response.json()["error"]["message"]
