@@ -21,22 +21,23 @@ SOURCE_ROOTS = (ROOT / "platform", ROOT / "components")
 FILES = [path for root in SOURCE_ROOTS for path in sorted(root.rglob("*.py"))]
 
 # What a module of `cluenet` may import of `cluenet`, by layer; a package stands for everything in it.
-LAYERS: dict[str, int] = {
-    **dict.fromkeys(("errors", "records", "steps", "interrupts", "verdicts"), 0),
-    **dict.fromkeys(("registry", "contracts", "config", "folders", "progress", "plain"), 1),
-    **dict.fromkeys(("plugins", "problems", "recipe", "fingerprint", "listing", "reference"), 2),
-    **dict.fromkeys(("model", "metrics", "decoding", "isolation", "processes", "prepared", "features", "overlap", "planning", "ask", "exporting", "testing"), 3),
-    **dict.fromkeys(("estimate",), 3),
-    **dict.fromkeys(("ray_data",), 4),
-    **dict.fromkeys(("data", "train", "evaluate", "report", "serve", "cluster", "pretrain"), 5),
-    **dict.fromkeys(("run", "summary", "inspection", "cli", "__main__"), 6),
+MODULES = {
+    0: "errors records steps interrupts verdicts",
+    1: "registry contracts config folders progress plain",
+    2: "plugins problems recipe fingerprint listing reference",
+    3: "model metrics decoding isolation processes prepared features overlap planning estimate ask exporting testing",
+    4: "ray_data",
+    5: "data train evaluate report serve cluster pretrain",
+    6: "run summary inspection cli __main__",
 }
+LAYERS = {module: layer for layer, modules in MODULES.items() for module in modules.split()}
 RAY_FROM_LAYER = 4
 STEPS_LAYER = 5
 WITHOUT_TORCH_OR_RAY_BELOW = 3
 SEPARATE = {name for name, layer in LAYERS.items() if layer == STEPS_LAYER}
 """Layer 5: these hand over through folders, and through modules of lower layers."""
-PUBLIC = {"contracts", "registry", "records", "verdicts", "errors", "steps", "model", "testing", "folders", "decoding", "progress"}
+OPEN = "contracts registry records verdicts errors steps model testing folders decoding progress"
+PUBLIC = set(OPEN.split())
 """What components may import."""
 
 

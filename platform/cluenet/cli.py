@@ -288,7 +288,8 @@ def export(
 def serve(
     ctx: typer.Context,
     model: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_MODEL_DIR", help="Run, model folder, or a Hugging Face folder (zero-shot).")
+        Path,
+        typer.Argument(metavar="RUN_OR_MODEL_DIR", help="Run, model folder, or a Hugging Face folder (zero-shot)."),
     ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[serve.KEY=VALUE]...", help="Settings of the endpoint.")
