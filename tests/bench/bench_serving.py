@@ -34,7 +34,7 @@ from helpers.environments import ROOT
 from helpers.evaluation import recipe
 from helpers.models import tiny_model
 from helpers.serving import OPTIONS, engines, free_port, replicas
-from helpers.slow_engine import SlowEngine
+from helpers.slow_engine import OnlySleeps
 
 CLIENTS = 16
 CLIPS = 8
@@ -245,9 +245,9 @@ def test_two_replicas(deploy, many: list[Path], capsys) -> None:
 def test_two_replicas_that_only_sleep(deploy, many: list[Path], capsys) -> None:
     """Each lets four questions in at a time: what surrounds the engine does not hold it up."""
     asked = [(video, "sleep 0.4 ?") for video, _ in work(many, 64)]
-    few = {"engine": {**engines(1)["engine"], "max_ongoing_requests": 4}}
-    many = {"engine": {**engines(2)["engine"], "max_ongoing_requests": 4}}
-    one, two = rate(deploy(1, SlowEngine, **few), asked), rate(deploy(2, SlowEngine, **many), asked)
+    of_one = {"engine": {**engines(1)["engine"], "max_ongoing_requests": 4}}
+    of_two = {"engine": {**engines(2)["engine"], "max_ongoing_requests": 4}}
+    one, two = rate(deploy(1, OnlySleeps, **of_one), asked), rate(deploy(2, OnlySleeps, **of_two), asked)
     say(capsys, f"sleeping: one replica {one:.1f} questions/s, two {two:.1f}: {two / one:.2f} times")
     assert two / one >= 1.8
 
