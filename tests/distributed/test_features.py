@@ -181,6 +181,7 @@ def test_evaluation_reads_features_and_gives_the_same_answers(tmp_path, monkeypa
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_a_run_makes_features_once_shares_them_and_reads_nothing_else(tmp_path, ray_session):
     """Damaged features stop what reads them: training of another seed, which shares them, and evaluation."""
     clueworld = {"name": "clueworld", "folder": str(tmp_path / "clueworld")}

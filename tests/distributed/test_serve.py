@@ -188,6 +188,7 @@ def home_of(url: str, video: Path) -> str:
     return home
 
 
+@pytest.mark.slow
 def test_a_question_is_asked_again_when_its_replica_dies(deploy: Deploy, video: Path) -> None:
     url = deploy(SlowEngine, **engines(2))
     home = home_of(url, video)
@@ -228,6 +229,7 @@ def test_a_client_that_goes_away_leaves_nothing_behind(deploy: Deploy, video: Pa
 # ------------------------------------------------------------------------------------------------------ growing
 
 
+@pytest.mark.slow
 def test_engines_are_added_under_load_and_removed_after_it(deploy: Deploy, video: Path) -> None:
     url = deploy(SlowEngine, **engines(
         1, max_replicas=2, target_ongoing_requests=2, look_back_period_s=1, upscale_delay_s=1, downscale_delay_s=2

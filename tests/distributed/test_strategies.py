@@ -178,6 +178,7 @@ def test_the_poor_worker_had_no_labels(jobs, whole):
         assert not any(any(line.values()) for line in lines)
 
 
+@pytest.mark.slow
 def test_ray_train_starts_the_elastic_workers_of_a_sharded_stage(jobs, tmp_path):
     job = jobs["zero2"]
     plain = replace(job, run=str(tmp_path / "plain"))
