@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -87,9 +88,15 @@ def varied_model_folder(folder: Path, settings: Recipe, **section: Any) -> Path:
 
 
 def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
+    """One that nobody listens on, from a range out of which the system gives no ports to others, such as Ray, meanwhile."""
+    for port in random.SystemRandom().sample(range(15_000, 30_000), 200):
+        with socket.socket() as listening:
+            try:
+                listening.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port between 15000 and 30000")
 
 
 SMALL = {
