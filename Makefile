@@ -40,7 +40,7 @@ test-distributed: setup
 	$(BIN)/python -m pytest tests/distributed -m "not slow"
 
 test-full: setup  ## the slow proofs too
-	@echo "All tests, the slow proofs included: about 15 minutes on 2 idle cores after the set-up."
+	@echo "All tests, the slow proofs included: about 25 minutes on 2 idle cores after the set-up (a sum of parts)."
 	for tier in $(TIERS); do $(BIN)/python -m pytest $$tier --timeout 3600 || exit 1; done
 
 bench: setup  ## measurements, which are no tests; they want an idle machine
