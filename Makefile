@@ -7,7 +7,7 @@ READY  := .venv/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-beside test-distributed test-full bench check schema setup
+.PHONY: demo test test-full bench check schema setup
 
 setup: $(READY)
 
@@ -24,20 +24,12 @@ demo: setup  ## the quickstart and its baseline, end to end
 	$(BIN)/cluenet run recipes/quickstart.yaml --baseline recipes/quickstart_baseline.yaml
 	$(BIN)/cluenet compare recipes/quickstart_baseline.yaml recipes/quickstart.yaml
 
-# A process per tier: Ray and components that tests register stay out of the others. The distributed tier mostly waits for
-# processes to start, so it runs beside the others.
-STRUCTURE := "tests/test_architecture.py tests/test_recipes.py tests/test_reference.py"
-BESIDE := $(STRUCTURE) tests/unit tests/components tests/browser tests/end_to_end
-TIERS := $(BESIDE) tests/distributed
+# A process per tier: Ray and components that tests register stay out of the others.
+TIERS := "tests/test_architecture.py tests/test_recipes.py tests/test_reference.py" tests/unit tests/components tests/distributed \
+  tests/browser tests/end_to_end
 
 test: setup  ## all tests but the slow proofs
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-beside test-distributed
-
-test-beside: setup
-	for tier in $(BESIDE); do $(BIN)/python -m pytest $$tier -m "not slow" || exit 1; done
-
-test-distributed: setup
-	$(BIN)/python -m pytest tests/distributed -m "not slow"
+	for tier in $(TIERS); do $(BIN)/python -m pytest $$tier -m "not slow" || exit 1; done
 
 test-full: setup  ## the slow proofs too
 	@echo "All tests, the slow proofs included: about 25 minutes on 2 idle cores after the set-up (a sum of parts)."
