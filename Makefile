@@ -25,11 +25,17 @@ demo: setup  ## the quickstart and its baseline, end to end
 	$(BIN)/cluenet compare recipes/quickstart_baseline.yaml recipes/quickstart.yaml
 
 # A process per tier: Ray and components that tests register stay out of the others.
-TIERS := "tests/test_architecture.py tests/test_recipes.py tests/test_reference.py" tests/unit tests/components tests/distributed \
-  tests/browser tests/end_to_end
+FAST := "tests/test_architecture.py tests/test_recipes.py tests/test_reference.py" tests/unit tests/components tests/browser
+RAY := tests/distributed tests/end_to_end
+TIERS := $(FAST) $(RAY)
 
-test: setup  ## all tests but the slow proofs
-	for tier in $(TIERS); do $(BIN)/python -m pytest $$tier -m "not slow" || exit 1; done
+test: setup  ## all tests but the slow proofs; the tiers with Ray, which wait for processes to start, side by side
+	for tier in $(FAST); do $(BIN)/python -m pytest $$tier -m "not slow" || exit 1; done
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=line $(RAY)
+
+.PHONY: $(RAY)
+$(RAY): setup
+	$(BIN)/python -m pytest $@ -m "not slow"
 
 test-full: setup  ## the slow proofs too
 	@echo "All tests, the slow proofs included: about 25 minutes on 2 idle cores after the set-up (a sum of parts)."
