@@ -210,6 +210,42 @@ def test_an_open_answer_is_heard_while_it_grows() -> None:
     assert all(later.startswith(earlier.rstrip("\ufffd")) for earlier, later in itertools.pairwise(heard))
 
 
+def test_a_listener_that_raises_fails_its_own_question_only() -> None:
+    model = long_winded(model_of("evidence"))
+    open_one = {"options": (), "answer": None}
+    other = asked("a", 1, **open_one)
+    wanted = alone(model, other)
+
+    def refuse(text: str) -> None:
+        raise OSError("nobody listens any more")
+
+    with Engine(model) as engine:
+        bad = engine.submit(replace(asked("a", 0, **open_one), on_text=refuse))
+        same(engine.submit(other).result(60).answer, wanted)
+        with pytest.raises(OSError, match="nobody listens"):
+            bad.result(60)
+        assert engine.running
+
+
+def test_a_pass_that_fails_while_texts_grow_fails_those_and_the_engine_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = long_winded(model_of("evidence"))
+    later = asked("a", 1, options=(), answer=None)
+    wanted = alone(model, later)
+    cached_pass, passes = model.vlm.cached_pass, itertools.count(1)
+
+    def sometimes(*args, **kwargs):
+        if next(passes) == 4:  # some tokens are written
+            raise RuntimeError("out of memory")
+        return cached_pass(*args, **kwargs)
+
+    monkeypatch.setattr(model.vlm, "cached_pass", sometimes)
+    with Engine(model) as engine:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            engine.submit(asked("a", 0, options=(), answer=None)).result(60)
+        assert engine.writing == 0
+        same(engine.submit(later).result(60).answer, wanted)
+
+
 def test_closing_ends_what_waits_and_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     model = long_winded(model_of("evidence"))
     gate = Gate(model, monkeypatch)

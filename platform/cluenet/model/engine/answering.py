@@ -47,9 +47,7 @@ class _Writing:
     asked: Asked
     answer: Answer
     clues_11KWD: Tensor
-    chain: list[int] | None = (
-        None  # the finished chain; while it is None and the model writes chains, it is being written
-    )
+    chain: list[int] | None = None  # finished; None while a model that writes chains writes it
 
 
 class Answering:
@@ -70,7 +68,12 @@ class Answering:
 
     def step(self) -> None:
         """One token of every text that is being written, and what follows from those that ended."""
-        self._ended(self.writer.step())
+        try:
+            ended = self.writer.step()
+        except Exception as error:  # its rows cannot be trusted any more: their texts fail, the engine goes on
+            self.fail(error)
+            return
+        self._ended(ended)
 
     def fail(self, error: Exception) -> None:
         """Give up everything that is being written."""
@@ -133,7 +136,15 @@ class Answering:
     def _listener(self, one: _Writing) -> Callable[[list[int]], None] | None:
         if one.asked.on_text is None or self._writes_chain(one):
             return None
-        return lambda tokens: one.asked.on_text(self._words(tokens))  # type: ignore[misc]
+        return lambda tokens: self._tell(one.asked, tokens)
+
+    def _tell(self, asked: Asked, tokens: list[int]) -> None:
+        """What a listener raises fails its own question only."""
+        try:
+            if asked.on_text is not None:
+                asked.on_text(self._words(tokens))
+        except Exception as error:
+            asked.fail(error)
 
     def _writes_chain(self, one: _Writing) -> bool:
         return self.model.reasoner.config.generate_chain and one.chain is None
