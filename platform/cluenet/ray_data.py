@@ -39,7 +39,7 @@ def on_actors(
 ) -> Iterator[Any]:
     """What `worker(job)` makes of each item, in the order in which they are done; at most `actors` of them work at once.
 
-    A worker is made with the first item it gets. Job, items and results are of JSON. Raises the CluenetError that stopped one.
+    A worker is made with the first item it gets. Items and results are of JSON, the job is pickled. Raises the CluenetError that stopped one.
     """
     rows = [{"item": json.dumps(item)} for item in items]
     with quiet():

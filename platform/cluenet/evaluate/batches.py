@@ -24,11 +24,11 @@ from cluenet.model.checkpoint import load_model
 from cluenet.model.diagnostics import diagnose
 from cluenet.model.evidence import ClueRow
 from cluenet.model.generate import Writing
+from cluenet.model.grid import Grid
 from cluenet.model.interventions import inapplicable, intervene
 from cluenet.model.pipeline import Look
 from cluenet.model.utilities import Utility
 from cluenet.model.vision import EncodedClip
-from cluenet.model.vlm import Grid
 from cluenet.plain import rounded
 from cluenet.prepared import PreparedSet
 from cluenet.recipe import Recipe

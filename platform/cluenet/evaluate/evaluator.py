@@ -35,8 +35,10 @@ def evaluate(
     """Evaluate the model on every prepared set; returns {name of the set: its results.json}, in their order.
 
     out: gets a folder per set, `<run>/evaluation` for a run. progress: makes the progress display. features: folders of the
-    sets' features by this model's vision tower, where they are made. local: in this process, without Ray. A set that is evaluated already under the same address is read, not done again; batches that an interrupted
-    evaluation has answered are not asked again; sets are written as they end.
+    sets' features by this model's vision tower, where they are made. local: in this process, without Ray.
+
+    A set that is evaluated already under the same address is read, not done again; batches that an interrupted evaluation
+    has answered are not asked again; sets are written as they end.
 
     Raises CheckpointError when the model cannot be loaded, or saw other frames in training than the prepared ones
     (`allow_policy_mismatch` allows it, and results say so), DataError for a damaged set, ClusterError, StorageError.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cluenet.metrics.statistics import RESAMPLES, bootstrap_draws, ratio
+from cluenet.metrics.statistics import RESAMPLES, bootstrap_draws, intervals, ratio, with_ends
 from cluenet.verdicts import MeanOf, Measure, Share
 
 
@@ -34,12 +34,13 @@ def measured(measures: Sequence[Measure], *, resamples: int = RESAMPLES, seed: i
         by_share = ratio(sums[..., : len(shares)], sums[..., len(shares) :])
         return np.concatenate([by_share, *(_mean(by_share[..., places]) for places in means)], axis=-1)
 
-    found = bootstrap_draws(videos, values_NM, statistic, resamples=resamples, seed=seed)
+    estimate_J, draws_RJ = bootstrap_draws(videos, values_NM, statistic, resamples=resamples, seed=seed)
     sizes = [len(share.values_U) for share in shares]
     sizes += [sum(sizes[place] > 0 for place in places) for places in means]
     order = [one.name for one in shares] + [one.name for one in measures if isinstance(one, MeanOf)]
-    numbers = {name: _number(*found, place, size) for place, (name, size) in enumerate(zip(order, sizes))}
-    return {name: numbers[name] for name in names}
+    rows = zip(order, intervals(with_ends(estimate_J, draws_RJ), sizes), draws_RJ.T, strict=True)
+    found = {name: {"value": one.value, "stderr": _stderr(draws_R), **one.to_dict()} for name, one, draws_R in rows}
+    return {name: found[name] for name in names}
 
 
 def _table(shares: Sequence[Share]) -> tuple[list[str], np.ndarray]:
@@ -60,22 +61,6 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return ratio(np.where(known, values, 0).sum(-1, keepdims=True), known.sum(-1, keepdims=True))
 
 
-def _number(estimate_J: np.ndarray, draws_RJ: np.ndarray, place: int, size: int) -> dict[str, Any]:
-    value, draws = estimate_J[place], draws_RJ[:, place]
-    draws = draws[~np.isnan(draws)]
-    if np.isnan(value) or len(draws) < 2:
-        return {
-            "value": None if np.isnan(value) else float(value),
-            "stderr": None,
-            "low": None,
-            "high": None,
-            "n": size,
-        }
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return {
-        "value": float(value),
-        "stderr": float(draws.std(ddof=1)),
-        "low": float(low),
-        "high": float(high),
-        "n": size,
-    }
+def _stderr(draws_R: np.ndarray) -> float | None:
+    known = draws_R[~np.isnan(draws_R)]
+    return float(known.std(ddof=1)) if len(known) > 1 else None

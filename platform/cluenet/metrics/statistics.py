@@ -45,9 +45,7 @@ def bootstrap(
     All statistics see the same resamples, so that differences between them are paired. The order of rows does not matter.
     """
     estimate_J, draws_RJ = bootstrap_draws(videos, values_NM, statistic, resamples=resamples, seed=seed)
-    if not len(draws_RJ):
-        return np.stack([estimate_J, np.full_like(estimate_J, np.nan), np.full_like(estimate_J, np.nan)])
-    return _with_ends(estimate_J, draws_RJ, level)
+    return with_ends(estimate_J, draws_RJ, level)
 
 
 def bootstrap_draws(
@@ -74,10 +72,11 @@ def bootstrap_weights(
     if len(names) < 2:
         return np.stack([estimate_J, np.full_like(estimate_J, np.nan), np.full_like(estimate_J, np.nan)])
     draws = draws_of_videos(len(names), resamples, seed, width=len(index_N))
-    return _with_ends(estimate_J, np.concatenate([statistic(weights[:, index_N]) for weights in draws]), level)
+    return with_ends(estimate_J, np.concatenate([statistic(weights[:, index_N]) for weights in draws]), level)
 
 
-def _with_ends(estimate_J: np.ndarray, draws_RJ: np.ndarray, level: float) -> np.ndarray:
+def with_ends(estimate_J: np.ndarray, draws_RJ: np.ndarray, level: float = 0.95) -> np.ndarray:
+    """[3, J]: the estimates and the ends of their percentile intervals; NaN where no resample gives one."""
     tail = (1 - level) / 2
     return np.stack([estimate_J, *(_quantile(draws_RJ, share) for share in (tail, 1 - tail))])
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from cluenet.model.vlm import Prefix
+from cluenet.model.prefix import Prefix
 from cluenet.model.writing import Text, Writer
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from cluenet.model.clues import box_of, spans_of
+from cluenet.model.grid import Grid
 from cluenet.model.times import block_edges
-from cluenet.model.vlm import Grid
 from cluenet.records import Answer, Box, PredictedClue
 
 if TYPE_CHECKING:

@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
+from cluenet.model import kv_cache
 from cluenet.model.packing import Packed, pick
 from cluenet.model.padding import stacked
-from cluenet.model.vlm import Prefix, VisionLanguageModel, with_prefix
+from cluenet.model.prefix import Prefix, with_prefix
+from cluenet.model.vlm import VisionLanguageModel
 
 OnToken = Callable[[list[int]], None]
 
@@ -153,7 +155,4 @@ class Writer:
         return _Rows(self._cache(pairs), seen, position, token, texts)
 
     def _cache(self, keys_values: list[tuple[Tensor, Tensor]]) -> DynamicCache:
-        cache = self.vlm.cache(None)
-        for layer, (keys, values) in enumerate(keys_values):
-            cache.update(keys, values, layer)
-        return cache
+        return kv_cache.growing(self.vlm.hf.config.text_config, keys_values)

@@ -16,8 +16,8 @@ from cluenet.model.evidence import Evidence
 from cluenet.model.generate import Writing
 from cluenet.model.pipeline import ClueNet
 from cluenet.model.predict import answers_of
+from cluenet.model.prefix import Prefix
 from cluenet.model.utilities import all_slots
-from cluenet.model.vlm import Prefix
 from cluenet.model.writing import Text, Writer
 from cluenet.records import Answer, Example
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, fields, replace
 from torch import Tensor
 
 from cluenet.model.batch import PrefixBatch
+from cluenet.model.grid import Grid
 from cluenet.model.padding import stacked
 from cluenet.model.pipeline import ClueNet
-from cluenet.model.vlm import Grid, Prefix
+from cluenet.model.prefix import Prefix
 from cluenet.records import Frames
 
 CLIP_DIMENSIONS = {"positions_3BP": 1}
@@ -40,7 +41,7 @@ class Watched:
 
 def watch(model: ClueNet, clips: Sequence[Frames], *, device: str) -> list[Watched]:
     """Every clip, watched in one pass."""
-    grids = [model.vlm.grid(frames.frames_THWC, frames.seconds_T) for frames in clips]
+    grids = [model.vlm.grid_of(clip) for clip in clips]
     prompts = model.collator.prefix(clips, grids).to(device)
     with model.inference():
         prefix = model.watch(prompts)
