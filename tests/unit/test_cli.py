@@ -129,7 +129,7 @@ def test_the_console_script_ends_the_process_with_the_code(monkeypatch: pytest.M
 
 
 def test_a_bug_of_ours_exits_with_1_and_says_how_to_see_more(call: Call, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cli, "_load", raising(ZeroDivisionError("division by zero")))
+    monkeypatch.setattr("cluenet.recipe.load", raising(ZeroDivisionError("division by zero")))
     code, _, error = call("plan", "r.yaml")
     assert code == 1
     assert error.startswith("internal error: ZeroDivisionError: division by zero\n")
@@ -144,7 +144,7 @@ def test_a_bug_of_ours_exits_with_1_and_says_how_to_see_more(call: Call, monkeyp
 
 
 def test_ctrl_c_exits_with_130_and_says_how_to_go_on(call: Call, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cli, "_load", raising(KeyboardInterrupt()))
+    monkeypatch.setattr("cluenet.recipe.load", raising(KeyboardInterrupt()))
     code, _, error = call("prepare", "r.yaml")
     assert code == 130
     assert error.strip() == "interrupted; run the same command again to resume"
@@ -154,12 +154,14 @@ def test_an_error_of_a_worker_is_shown_as_its_own(call: Call, monkeypatch: pytes
     class RayTaskError(Exception):
         cause = DataError("rows.jsonl: line 3")
 
-    monkeypatch.setattr(cli, "_load", raising(RayTaskError("a long remote traceback")))
+    monkeypatch.setattr("cluenet.recipe.load", raising(RayTaskError("a long remote traceback")))
     assert call("plan", "r.yaml") == (2, "", "error: rows.jsonl: line 3\n")
 
 
 def test_a_full_disk_met_anywhere_is_named(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(cli, "_load", raising(OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))))
+    monkeypatch.setattr(
+        "cluenet.recipe.load", raising(OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x")))
+    )
     code, _, error = call("plan", "r.yaml")
     assert code == 2
     assert "the disk is full" in error
@@ -167,7 +169,7 @@ def test_a_full_disk_met_anywhere_is_named(call: Call, monkeypatch: pytest.Monke
 
 
 def test_other_errors_of_files_are_not_taken_for_a_full_disk(call: Call, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cli, "_load", raising(IsADirectoryError(errno.EISDIR, "Is a directory", "x")))
+    monkeypatch.setattr("cluenet.recipe.load", raising(IsADirectoryError(errno.EISDIR, "Is a directory", "x")))
     assert call("plan", "r.yaml")[0] == 1
 
 
