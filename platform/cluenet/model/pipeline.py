@@ -236,7 +236,7 @@ class ClueNet(nn.Module):
     # -------------------------------------------------------------------------------- description
     def matrix_parameters(self) -> list[nn.Parameter]:
         """The 2-D hidden matrices that Muon orthogonalises: no embeddings, heads, gates, norms or biases."""
-        own = self.extractor.named_parameters()
+        own = self.extractor.named_parameters() if isinstance(self.extractor, nn.Module) else ()  # or it has none
         mine = [p for name, p in own if p.ndim == 2 and not any(part in name for part in VECTORS)]
         return [*self.vlm.matrices.values(), *mine]
 
