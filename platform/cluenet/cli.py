@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from cluenet import interrupts
 from cluenet.errors import CluenetError, StorageError
-from cluenet.verbs import recipes, runs, serving, software
+from cluenet.verbs import grids, recipes, runs, serving, software
 from cluenet.verbs.shared import say
 
 GLOBAL_FLAGS = ("--debug", "--verbose")
@@ -64,6 +64,7 @@ def _common(
 
 for verb in (
     recipes.run, recipes.prepare, recipes.train, recipes.evaluate, recipes.plan, recipes.validate,
+    grids.grid,
     runs.report, runs.compare, runs.ask, runs.export,
     serving.serve,
     software.components, software.inspect, software.schema,

@@ -75,6 +75,17 @@ class ClusterError(CluenetError):
     """Ray cannot be reached or refuses us."""
 
 
+class GridError(CluenetError):
+    """Some cells of a grid have no result. `exit_code` as of what stopped them: 1 where one of it was a bug of ours."""
+
+    def __init__(self, message: str, exit_code: int = 2):
+        self.exit_code = exit_code
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[GridError], tuple[str, int]]:
+        return type(self), (str(self), self.exit_code)
+
+
 class StorageError(CluenetError):
     """The disk is full or a folder cannot be written."""
 

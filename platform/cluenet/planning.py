@@ -82,14 +82,18 @@ class Plan:
     def stage2(self) -> str:
         return fingerprint.stage2(self.recipe, self.stage1)
 
+    @property
+    def runs(self) -> Path:
+        return Path(self.recipe.runs).expanduser().absolute()
+
     @cached_property
     def run(self) -> Path:
-        return Path(self.recipe.runs).expanduser().absolute() / f"{self.recipe.name}-{self.stage2[:10]}"
+        return self.runs / f"{self.recipe.name}-{self.stage2[:10]}"
 
-    def shared_stage1(self) -> Path | None:
-        """Another run's folder with a finished stage 1 of this address, the first one by name."""
-        for folder in sorted(self.run.parent.glob("*/stage1")):
-            if folder.parent != self.run and _state(folder, self.stage1) == "finished":
+    def shared(self, step: Literal["stage1", "utilities"]) -> Path | None:
+        """Another run's folder in which this step is finished under the same address, the first one by name."""
+        for folder in sorted(self.run.parent.glob(f"*/{step}")):
+            if folder.parent != self.run and _state(folder, self.address(step)) == "finished":
                 return folder.parent
         return None
 
@@ -111,7 +115,8 @@ class Plan:
         return fingerprint.utilities(self.recipe, self.stage1)
 
     def address(self, stage: str) -> str:
-        return self.stage1 if stage == "stage1" else self.stage2
+        """Of stage1, utilities or stage2."""
+        return str(getattr(self, stage))
 
     def steps(self) -> list[Step]:
         """Every step in order, with what is on disk now."""
@@ -119,14 +124,15 @@ class Plan:
         return [*self._prepare_steps(), self._pretrain_step(), *features, *self._run_steps()]
 
     def _prepare_steps(self) -> Iterator[Step]:
-        for folder, entry in self._unique().items():
+        for folder, entry in self.entries().items():
             parts = len(list((folder / "clips").glob("part-*")))
             state: State = "finished" if finished(folder) else "resumable" if parts else "new"
             what = f"decode the clips of {entry.name} {entry.split}"  # type: ignore[attr-defined]
             resumes = f" ({parts} parts are done)" if state == "resumable" else ""
             yield Step("prepare", folder.name, folder, state, what + resumes)
 
-    def _unique(self) -> dict[Path, ComponentConfig]:
+    def entries(self) -> dict[Path, ComponentConfig]:
+        """Every prepared set's folder, and the first dataset entry that it is for."""
         return {folder: entry for _, entry, folder in self._prepared}
 
     def _pretrain_step(self) -> Step:
@@ -139,7 +145,7 @@ class Plan:
         """Their addresses are known when clips and base are there."""
         from cluenet import features
 
-        for prepared, entry in self._unique().items():
+        for prepared, entry in self.entries().items():
             what = f"keep what the vision tower sees in {entry.name} {entry.split}"  # type: ignore[attr-defined]
             if not (finished(self.base) and finished(prepared)):
                 yield Step("features", "", store_folder(self.recipe) / "features", "new", what)
@@ -180,7 +186,7 @@ class Plan:
             return Step(name, self.address(name), folder, "off", f"train.{name}.steps is 0")
         checkpoints = sorted(folder.glob("checkpoint-*"))
         state = _state(folder, self.address(name))
-        if other := self._shared_from(name, state):
+        if name == "stage1" and (other := self._shared_from("stage1", state)):
             return Step(name, self.address(name), folder, "finished", f"{stage.steps} steps, shared from {other}")
         if state != "finished" and checkpoints:
             state = "resumable"
@@ -188,24 +194,26 @@ class Plan:
         return Step(name, self.address(name), folder, state, f"train {stage.steps} steps{resumes}")
 
     def _utilities_step(self) -> Step:
-        folder = self.run / "utilities"
+        folder, what = self.run / "utilities", "measure what every clue is worth"
         parts, state = len(list(folder.glob("part-*"))), _state(folder, self.utilities)
+        if other := self._shared_from("utilities", state):
+            return Step("utilities", self.utilities, folder, "finished", f"{what}, shared from {other}")
         if state != "finished" and parts:
             state = "resumable"
         resumes = f" ({parts} parts are done)" if state == "resumable" else ""
-        return Step("utilities", self.utilities, folder, state, f"measure what every clue is worth{resumes}")
+        return Step("utilities", self.utilities, folder, state, what + resumes)
 
-    def _shared_from(self, stage: str, state: State) -> str | None:
-        """Name of the run whose stage this one has taken over, or would."""
+    def _shared_from(self, step: Literal["stage1", "utilities"], state: State) -> str | None:
+        """Name of the run whose finished step this one has taken over, or would."""
         if state == "finished":
-            return read_manifest(self.run / stage).get("shared_from")
-        other = self.shared_stage1() if stage == "stage1" else None
+            return read_manifest(self.run / step).get("shared_from")
+        other = self.shared(step)
         return None if other is None else other.name
 
     def _evaluate_step(self, prepared: Path) -> Step:
         address, out = fingerprint.evaluation(self.recipe, self.stage2, prepared.name), self.run / "evaluation"
         done = next((folder for folder in sorted(out.glob("*")) if _state(folder, address) == "finished"), None)
-        entry = self._unique()[prepared]
+        entry = self.entries()[prepared]
         what = f"score {entry.name} {entry.split}"  # type: ignore[attr-defined]
         return Step("evaluate", address, done or out, "finished" if done else "new", what)
 

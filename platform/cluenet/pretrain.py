@@ -31,16 +31,19 @@ SECONDS_BETWEEN_LOOKS = 0.5
 log = logging.getLogger("cluenet")
 
 
-def pretrain(recipe: Recipe, folder: Path, train: Sequence[Path], *, progress: type[Progress] = Progress) -> Path:
+def pretrain(
+    recipe: Recipe, folder: Path, train: Sequence[Path], *, progress: type[Progress] = Progress, local: bool = False
+) -> Path:
     """The base of `recipe` in Hugging Face layout; at once when `folder` is finished.
 
-    folder: where it belongs (`cluenet.planning.Plan.base`). train: prepared training sets. Needs a running Ray.
+    folder: where it belongs (`cluenet.planning.Plan.base`). train: prepared training sets. local: in this process, without
+    progress; else it needs a running Ray.
     Raises what the backbone raises, ClusterError when its worker is lost, StorageError.
     """
     if not finished(folder):
-        started = time.monotonic()
+        started, make = time.monotonic(), _in_process if local else _on_worker
         with building(folder) as part:
-            found, notes = _on_worker(recipe, part, train, progress)
+            found, notes = make(recipe, part, train, progress)
             for note in notes:
                 log.warning("pretrain: %s", note)
             elsewhere = {} if found == part else {"folder": str(found)}
@@ -49,6 +52,15 @@ def pretrain(recipe: Recipe, folder: Path, train: Sequence[Path], *, progress: t
                 "notes": notes, "seconds": round(time.monotonic() - started, 1), "versions": {"cluenet": cluenet.__version__},
             })  # fmt: skip
     return Path(read_manifest(folder).get("folder", folder))
+
+
+def _in_process(recipe: Recipe, part: Path, train: Sequence[Path], _: type[Progress]) -> tuple[Path, list[str]]:
+    board = part.with_name(f"{part.name}-progress.json")
+    try:
+        found, notes = _pretrain(recipe.to_dict(), str(part), [str(path) for path in train], str(board))
+    finally:
+        board.unlink(missing_ok=True)
+    return Path(found), notes
 
 
 def _on_worker(recipe: Recipe, part: Path, train: Sequence[Path], progress: type[Progress]) -> tuple[Path, list[str]]:

@@ -65,6 +65,7 @@ def _misfits(recipe: Recipe) -> Iterator[Problem]:
     train, reasoner = recipe.train, recipe.model.reasoner
     yield from _strategy_misfits(recipe)
     yield from _features_misfits(recipe)
+    yield from _pruning_misfits(recipe)
     for name, stage in (("stage1", train.stage1), ("stage2", train.stage2)):
         if not stage.steps:
             continue
@@ -139,6 +140,11 @@ def _features_misfits(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("data.features", message)
 
 
+def _pruning_misfits(recipe: Recipe) -> Iterator[Problem]:
+    if found := recipe.evaluate.pruning.misfit(recipe.model.reasoner, recipe.model.clue_extractor):
+        yield Problem(f"evaluate.{found.path}", found.message)
+
+
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in `path` with `key.path=value` overrides applied. Raises RecipeError or PluginError."""
     return overridden(read_values(Path(path)), overrides, file=str(path))
@@ -146,8 +152,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def overridden(values: dict[str, Any], overrides: Sequence[str], *, file: str) -> Recipe:
     """The recipe of these values, which are changed by the overrides. Raises RecipeError or PluginError."""
-    for override in overrides:
-        _override(values, override)
+    for text in overrides:
+        override(values, text)
     return Recipe.from_dict(values, file=file)
 
 
@@ -184,10 +190,21 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _override(values: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
+def override(values: dict[str, Any], text: str) -> None:
+    """Change values as `key.path=value` says. Raises RecipeError."""
+    path, equals, setting = text.partition("=")
     if not equals or not path:
-        raise RecipeError("command line", [Problem("", f"{override!r} is not key.path=value")])
+        raise RecipeError("command line", [Problem("", f"{text!r} is not key.path=value")])
+    try:
+        value = yaml.safe_load(setting)
+    except yaml.YAMLError as error:
+        raise RecipeError("command line", [Problem(path, f"cannot be set to {setting!r}: {error}")]) from None
+    assign(values, path, value, file="command line")
+
+
+def assign(values: dict[str, Any], path: str, value: Any, *, file: str) -> None:
+    """Set what stands at a dotted path, as `path=value` on the command line does. Raises RecipeError, naming `file`, when
+    there can be nothing at that path."""
     *parents, last = path.split(".")
     here: Any = values
     for depth, part in enumerate(parents):
@@ -198,14 +215,11 @@ def _override(values: dict[str, Any], override: str) -> None:
                 here[key] = below = {"name": below}  # `sampler: uniform` given an option
             here = below
         except (IndexError, ValueError, AttributeError):
-            raise RecipeError("command line", [Problem(".".join(parents[: depth + 1]), "no such setting")]) from None
+            raise RecipeError(file, [Problem(".".join(parents[: depth + 1]), "no such setting")]) from None
     try:
-        if isinstance(here, list):
-            here[int(last)] = yaml.safe_load(text)
-        else:
-            here[last] = yaml.safe_load(text)
-    except (IndexError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise RecipeError("command line", [Problem(path, f"cannot be set to {text!r}: {error}")]) from None
+        here[int(last) if isinstance(here, list) else last] = value
+    except (IndexError, ValueError, TypeError) as error:
+        raise RecipeError(file, [Problem(path, f"cannot be set to {value!r}: {error}")]) from None
 
 
 def json_schema() -> dict[str, Any]:

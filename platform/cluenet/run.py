@@ -21,7 +21,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cluenet import cluster, overlap
 from cluenet.errors import CheckpointError, DataError
@@ -46,10 +46,12 @@ class Run:
 
     def __init__(
         self, recipe: Recipe, *, address: str | None = None, verbose: bool = False,
-        progress: type[Progress] = Progress, say: Say = print,
+        progress: type[Progress] = Progress, say: Say = print, local: bool = False,
     ):  # fmt: skip
+        """`local`: steps of one worker run in this process, without Ray; only preparing needs it still."""
         self.recipe, self.plan = recipe, Plan(recipe)
         self._address, self._verbose, self._progress, self._say = address, verbose, progress, say
+        self._local = local
         self._cluster = ExitStack()
         self._connected = False
         self.overlaps: list[overlap.Overlap] = []
@@ -67,6 +69,11 @@ class Run:
         return self.plan.run
 
     # ---------------------------------------------------------------------------------------------- the steps
+
+    def do(self, step: str) -> None:
+        """One step after `prepare`, by its name in STEPS; those before it first, as everywhere."""
+        reached = {"pretrain": "base", "stage1": "first_checkpoint", "stage2": "checkpoint", "evaluate": "results"}
+        getattr(self, reached.get(step, step))
 
     @cached_property
     def prepared(self) -> dict[str, list[Path]]:
@@ -102,8 +109,14 @@ class Run:
         if not finished(self.plan.base):
             self._connect(training=True)
             with self._timed("pretrain"):
-                pretrain(self.recipe, self.plan.base, train, progress=self._progress)
+                pretrain(self.recipe, self.plan.base, train, progress=self._progress, local=self._local)
         return pretrain(self.recipe, self.plan.base, train)
+
+    @cached_property
+    def features(self) -> dict[Path, Path]:
+        """Those of all prepared sets by the base's vision tower, which later steps find by themselves."""
+        sets = [folder for folders in self.prepared.values() for folder in folders]
+        return self._features(sets, lambda: self.plan.tower) if self.base else {}
 
     def _features(self, prepared: Iterable[Path], tower: Callable[[], Tower]) -> dict[Path, Path]:
         """By prepared set, the folder of its features by this vision tower; none where `data.features` is off."""
@@ -118,7 +131,7 @@ class Run:
             self._connect(training=True)
             with self._timed("features"):
                 for one in found:
-                    make_features(self.recipe, one, sees, progress=self._progress)
+                    make_features(self.recipe, one, sees, progress=self._progress, local=self._local)
         return found
 
     def _features_of_training(self) -> dict[Path, Path]:
@@ -127,8 +140,8 @@ class Run:
         return self._features(sets, lambda: self.plan.tower)
 
     @cached_property
-    def checkpoint(self) -> Path | None:
-        """The best checkpoint of the last stage; None when no stage is trained."""
+    def first_checkpoint(self) -> Path | None:
+        """The best checkpoint of stage 1; None when it is not trained."""
         from cluenet.train.supervision import supervision_of
 
         _ = self.plan.stage2  # raises when there is no training data, before anything is prepared
@@ -136,21 +149,28 @@ class Run:
         for stage in ("stage1", "stage2"):
             if getattr(self.recipe.train, stage).steps:
                 supervision_of(self.recipe, stage, self.prepared["train"])  # before the backbone: it costs nothing
-        first = self._stage("stage1", None)
-        return self._stage("stage2", first, self._utilities(first))
+        return self._stage("stage1", None)
 
-    def _utilities(self, checkpoint: Path | None) -> Path | None:
+    @cached_property
+    def checkpoint(self) -> Path | None:
+        """The best checkpoint of the last stage; None when no stage is trained."""
+        first = self.first_checkpoint
+        return self._stage("stage2", first, self.utilities)
+
+    @cached_property
+    def utilities(self) -> Path | None:
         """What clues are worth to the model of stage 1, where stage 2 is taught on that and is yet to be trained."""
         from cluenet.train.offline import record_utilities
 
-        folder = self.folder / "utilities"
+        folder, checkpoint = self.folder / "utilities", self.first_checkpoint
         if not self.plan.records_utilities or finished(self.folder / "stage2"):
             return None
+        self._share("utilities")
 
         def record(features: dict[Path, Path] | None = None) -> Path:
             return record_utilities(
                 self.recipe, run=self.folder, base=self.base, train=self.prepared["train"], checkpoint=checkpoint,
-                address=self.plan.utilities, features=features, progress=self._progress,
+                address=self.plan.utilities, features=features, progress=self._progress, local=self._local,
             )  # fmt: skip
 
         if finished(folder):
@@ -166,13 +186,13 @@ class Run:
 
         base, address = self.base, self.plan.address(stage)
         self._write_recipe()
-        if stage == "stage1":
-            self._share_stage1()
+        if stage == "stage1" and self.recipe.train.stage1.steps:
+            self._share("stage1")
 
         def train(features: dict[Path, Path] | None = None) -> Path | None:
             return train_stage(
                 self.recipe, stage, run=self.folder, base=base, prepared=self.prepared, init=init, address=address,
-                utilities=utilities, features=features, progress=self._progress, say=self._say,
+                utilities=utilities, features=features, progress=self._progress, say=self._say, local=self._local,
             )  # fmt: skip
 
         if finished(self.folder / stage) or not getattr(self.recipe.train, stage).steps:
@@ -183,15 +203,14 @@ class Run:
         with self._timed(stage):
             return train(features)
 
-    def _share_stage1(self) -> None:
-        """Takes over the stage 1 that another run has finished, instead of training the same again."""
-        from cluenet.train.sharing import take_over
+    def _share(self, step: Literal["stage1", "utilities"]) -> None:
+        """Takes over what another run has finished, instead of doing the same again."""
+        from cluenet.train import sharing
 
-        if not self.recipe.train.stage1.steps or finished(self.folder / "stage1"):
-            return
-        other = self.plan.shared_stage1()
-        if other is not None and take_over(other, self.folder):
-            self._say(f"stage1 taken from run {other.name}, same address {self.plan.stage1[:10]}")
+        take = {"stage1": sharing.take_over, "utilities": sharing.take_over_utilities}[step]
+        other = None if finished(self.folder / step) else self.plan.shared(step)
+        if other is not None and take(other, self.folder):
+            self._say(f"{step} taken from run {other.name}, same address {self.plan.address(step)[:10]}")
 
     def _require_memory(self) -> None:
         """Before any worker starts: whether what is yet to be trained fits the cluster's GPUs, as `cluenet plan` counts."""
@@ -276,12 +295,13 @@ class Run:
         states = [step.state for step in self.plan.steps() if step.name == "evaluate"] if of_this_run else ["new"]
         done = all(state == "finished" for state in states)
         features = {} if done else self._features(prepared, lambda: Tower(*backbone_of(model)))
-        if not done:
+        if not (done or self._local):
             self._connect()
         with self._timed("evaluate", unless=done or not of_this_run):
             return evaluate(
-                self.recipe, model_folder=model, prepared=prepared, out=out, features=features, progress=self._progress
-            )
+                self.recipe, model_folder=model, prepared=prepared, out=out, features=features, progress=self._progress,
+                local=self._local,
+            )  # fmt: skip
 
     def report(self, baseline: Path | None = None) -> Path:
         """The finished run's report; writes the manifest of the run."""
@@ -349,6 +369,8 @@ class Run:
             atomic_write_text(path, text)
 
     def _connect(self, *, training: bool = False) -> None:
+        if training and self._local:
+            return
         if not self._connected:
             connection = cluster.connected(self._address, verbose=self._verbose, plugins=self.recipe.plugins)
             self._resources = self._cluster.enter_context(connection)

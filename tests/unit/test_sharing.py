@@ -199,16 +199,16 @@ def plan_in(runs: Path, name: str = "mine-1") -> Plan:
 
 def test_only_a_finished_stage_of_the_same_address_is_found(tmp_path):
     plan = plan_in(tmp_path)
-    assert plan.shared_stage1() is None
+    assert plan.shared("stage1") is None
     for name, address in (("mine-1", ADDRESS), ("other-2", "c" * 20), ("unfinished-3", None)):
         folder = tmp_path / name / "stage1"
         folder.mkdir(parents=True)
         if address:
             write_manifest(folder, {"address": address})
-    assert plan.shared_stage1() is None
+    assert plan.shared("stage1") is None
     for name in ("z-5", "y-4"):
         write_manifest(tmp_path / name / "stage1", {"address": ADDRESS})
-    assert plan.shared_stage1() == tmp_path / "y-4"
+    assert plan.shared("stage1") == tmp_path / "y-4"
 
 
 def test_the_plan_says_where_stage_1_comes_from(tmp_path):
@@ -227,7 +227,7 @@ def test_a_run_says_so_once(own, tmp_path):
     said: list[str] = []
     run = Run(FILTERS["random"], say=said.append)
     run.plan = plan_in(tmp_path)
-    run._share_stage1()
-    run._share_stage1()
+    run._share("stage1")
+    run._share("stage1")
     assert said == ["stage1 taken from run other-2, same address aaaaaaaaaa"]
     assert finished(tmp_path / "mine-1" / "stage1")

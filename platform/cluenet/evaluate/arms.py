@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,11 @@ FRAMES = ("sampler", "size", "codec")
 
 
 class EvaluatedRun:
-    """A run folder with finished evaluations. Raises DataError when there is none."""
+    """A run folder with finished evaluations. sets: folders of those that count; None: all. Raises DataError when there is none."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, sets: Iterable[Path] | None = None):
         self.folder, where = Path(folder), Path(folder) / "evaluation"
-        self.sets = {path.name: path for path in sorted(where.glob("*")) if finished(path)}
+        self.sets = {path.name: path for path in sorted(where.glob("*") if sets is None else sets) if finished(path)}
         if not self.sets:
             raise DataError(
                 f"{folder}: no finished evaluation in {where}. Evaluate the run first: cluenet evaluate RECIPE"
@@ -54,16 +54,24 @@ class Arm:
     name: str
     runs: tuple[EvaluatedRun, ...]
 
+    def known(self, test_set: str) -> list[str]:
+        """Ids of the questions whose answers are known."""
+        return [key for key, sample in self.runs[0].samples[test_set].items() if sample["correct"] is not None]
 
-def read_arms(arms: Sequence[Sequence[Path]]) -> list[Arm]:
-    """Every arm's run folders. Raises DataError that lists everything in which a run differs from the first one."""
+
+def read_arms(arms: Sequence[Sequence[Path]], *, across_frames: bool = False) -> list[Arm]:
+    """Every arm's run folders. Raises DataError that lists everything in which a run differs from the first one.
+
+    across_frames: runs may have seen other frames of the same videos.
+    """
     names = [_name([Path(folder).name for folder in folders]) for folders in arms]
     if len(set(names)) < len(names):
         names = [_name([str(folder) for folder in folders]) for folders in arms]
     read = [Arm(name, tuple(map(EvaluatedRun, folders))) for name, folders in zip(names, arms)]
     base = read[0].runs[0]
     problems = [problem for arm in read for problem in _one_model_twice(arm)]
-    problems += [problem for arm in read for run in arm.runs if run is not base for problem in differences(base, run)]
+    others = [run for arm in read for run in arm.runs if run is not base]
+    problems += [problem for run in others for problem in differences(base, run, across_frames=across_frames)]
     if problems:
         raise DataError("these runs cannot be compared\n" + "\n".join(f"  {problem}" for problem in problems))
     return read
@@ -86,7 +94,7 @@ def _one_model_twice(arm: Arm) -> Iterator[str]:
             seen[model] = run.folder
 
 
-def differences(base: EvaluatedRun, run: EvaluatedRun) -> Iterator[str]:
+def differences(base: EvaluatedRun, run: EvaluatedRun, *, across_frames: bool = False) -> Iterator[str]:
     """What forbids to compare: other test sets, frame policy, ways of asking, questions, number of options, words, or pairs."""
     for name in {**base.sets, **run.sets}:
         if name not in base.sets or name not in run.sets:
@@ -94,7 +102,7 @@ def differences(base: EvaluatedRun, run: EvaluatedRun) -> Iterator[str]:
             yield f"{without.folder}: not evaluated on {name!r}. {suggestion(name, without.sets, label='Evaluated on')}"
             continue
         for problem in (
-            _policy(base, run, name),
+            None if across_frames else _policy(base, run, name),
             _asking(base, run, name),
             _questions(base.samples[name], run.samples[name]),
         ):

@@ -68,14 +68,16 @@ class Report:
         }  # fmt: skip
 
 
-def compare(base: Sequence[Path], *others: Sequence[Path], resamples: int = RESAMPLES) -> Report:
+def compare(
+    base: Sequence[Path], *others: Sequence[Path], resamples: int = RESAMPLES, across_frames: bool = False
+) -> Report:
     """Every arm of `others` against `base`, on every test set; an arm is the folders of its runs.
 
-    Positive differences mean that the other arm is better. Raises DataError when a run is not evaluated, or runs differ in
+    across_frames: how frames are chosen is what is compared, so they may differ. Positive differences mean that the other arm is better. Raises DataError when a run is not evaluated, or runs differ in
     test sets, questions, number of options or frame policy.
     """
-    arms = read_arms([base, *others])
-    rows = [row for arm in arms[1:] for name in arms[0].runs[0].sets for row in _rows(arms[0], arm, name, resamples)]
+    arms = read_arms([base, *others], across_frames=across_frames)
+    rows = [row for arm in arms[1:] for row in rows_of(arms[0], arm, resamples)]
     return Report(tuple(arms), tuple(corrected(rows)), resamples)
 
 
@@ -91,12 +93,17 @@ def corrected(rows: Sequence[Row]) -> list[Row]:
     return result
 
 
+def rows_of(base: Arm, arm: Arm, resamples: int = RESAMPLES) -> Iterator[Row]:
+    """Of every test set; the arms can be compared (`arms.differences`)."""
+    for name in base.runs[0].sets:
+        yield from _rows(base, arm, name, resamples)
+
+
 def _rows(base: Arm, arm: Arm, name: str, resamples: int) -> Iterator[Row]:
     samples = base.runs[0].samples[name]
-    known = [key for key in samples if samples[key]["correct"] is not None]
-    for kind, units in _parts(known, samples):
+    for kind, units in _parts(base.known(name), samples):
         videos = [samples[unit[0]]["video"] for unit in units]
-        result = compare_arms(_right(base, name, units), _right(arm, name, units), videos, resamples=resamples)
+        result = compare_arms(rights(base, name, units), rights(arm, name, units), videos, resamples=resamples)
         family = ALL if kind == ALL else f"types of {arm.name}"
         yield Row(arm.name, name, kind, len(units), len(set(videos)), result, family)
 
@@ -112,10 +119,10 @@ def _parts(known: Sequence[str], samples: Mapping[str, Sample]) -> Iterator[tupl
         yield PAIRS, [[asked[place] for place in members] for members in pairs]
 
 
-def _right(arm: Arm, name: str, units: Sequence[Sequence[str]]) -> np.ndarray:
-    """[runs, units]"""
-    rights = [[all(run.samples[name][key]["correct"] for key in unit) for unit in units] for run in arm.runs]
-    return np.array(rights, dtype=float).reshape(len(arm.runs), len(units))
+def rights(arm: Arm, name: str, units: Sequence[Sequence[str]]) -> np.ndarray:
+    """[runs, units]: whether all questions of a unit were answered right."""
+    found = [[all(run.samples[name][key]["correct"] for key in unit) for unit in units] for run in arm.runs]
+    return np.array(found, dtype=float).reshape(len(arm.runs), len(units))
 
 
 # ----------------------------------------------------------------------------------------------------- terminal

@@ -77,6 +77,18 @@ def _test(
     return "bootstrap", bootstrap_p(draws_R), power
 
 
+def mean_accuracy(
+    right_SN: np.ndarray, videos_N: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Of an arm by itself: mean over its runs, drawn as in `draw_differences` against an arm that is never right."""
+    right_SN = np.asarray(right_SN, dtype=float)
+    if not right_SN.size:
+        return Interval(None, None, None, 0)
+    draws_R = draw_differences(np.zeros((1, right_SN.shape[1])), right_SN, videos_N, resamples=resamples, seed=seed)
+    low, high = map(float, np.quantile(draws_R, (0.025, 0.975))) if len(draws_R) else (None, None)
+    return Interval(float(right_SN.mean()), low, high, right_SN.shape[1])
+
+
 def draw_differences(
     a_SN: np.ndarray, b_SN: np.ndarray, videos_N: Sequence[str], *, resamples: int, seed: int
 ) -> np.ndarray:

@@ -1,5 +1,5 @@
 """Recipes that differ only in what comes after stage 1 (the filter, stage 2) train one stage 1: the second run takes over
-the first one's checkpoint, under the same address.
+the first one's checkpoint, under the same address; likewise the utilities of clues to the model of stage 1.
 
 What is taken is a run's own afterwards: hard links, or copies where there are no links, so that the other run may be
 deleted. Weights of a filter that stage 1 did not teach are no part of it: each run keeps those it built from its own seed.
@@ -16,7 +16,7 @@ from cluenet.folders import atomic_write_json, atomic_write_text, building, read
 from cluenet.recipe import Recipe
 from cluenet.train.trackers import read_lines
 
-STAGE1 = "stage1"
+STAGE1, UTILITIES = "stage1", "utilities"
 
 
 def brings_filter(recipe: Recipe, stage: str) -> bool:
@@ -35,6 +35,19 @@ def take_over(other: Path, run: Path) -> bool:
         with building(run / STAGE1) as part:
             _link_tree(other / STAGE1 / manifest["best"], part / manifest["best"])
             atomic_write_json(part / "state.json", _state(manifest))
+            write_manifest(part, {**manifest, "shared_from": other.name})
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def take_over_utilities(other: Path, run: Path) -> bool:
+    """Make the finished utilities of run folder `other` those of `run`; False when they vanished meanwhile. Raises StorageError."""
+    try:
+        manifest = read_manifest(other / UTILITIES)
+        with building(run / UTILITIES) as part:
+            for name in manifest["parts"]:
+                _link(str(other / UTILITIES / name), str(part / name))
             write_manifest(part, {**manifest, "shared_from": other.name})
     except FileNotFoundError:
         return False

@@ -71,7 +71,8 @@ def train_stage(
             say(line)
         with _shown(job, progress, stage.steps):
             if local:
-                run_stage(job, Worker(threads=_threads(recipe)))
+                device = "cuda" if recipe.train.resources.gpu else "cpu"
+                run_stage(job, Worker(device=device, threads=_threads(recipe)))
             else:
                 _fit(job, recipe)
         if why := read_manifest(job.folder)["stopped_because"]:

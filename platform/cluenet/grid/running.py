@@ -1,0 +1,65 @@
+"""From a grid to its files: what is left of its steps on Ray, then grid.json, grid.csv and grid.html from the folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cluenet.errors import GridError
+from cluenet.grid import page, results
+from cluenet.grid.account import Account
+from cluenet.grid.cells import Cell, Grid
+from cluenet.grid.execute import Execution
+from cluenet.grid.graph import Graph, graph_of
+from cluenet.run import Say
+
+
+def run(grid: Grid, cells: Sequence[Cell], *, address: str | None, verbose: bool, say: Say) -> None:
+    """Do what is left of these cells. Finished steps are found again, interrupted ones resume.
+
+    Raises ClusterError for what could never run on this cluster, GridError with what failed when all else is done.
+    """
+    graph, account = graph_of(grid, cells), Account(grid.folder)
+    if not graph.left():
+        return
+    from cluenet import cluster
+    from cluenet.grid.demand import capacity, require_all
+    from cluenet.grid.workers import RayPool
+
+    with cluster.connected(address, verbose=verbose, plugins=grid.plugins) as resources:
+        say(f"Ray: {cluster.summary(resources)}")
+        whole = capacity(resources)
+        require_all((cell.recipe for cell in cells), whole)
+        execution = Execution(graph, RayPool(whole), account, retries=grid.spec.retries)
+        execution.run(f"Grid {grid.spec.name}")
+    if execution.failed:
+        bug = any(outcome.exit_code == 1 for outcome in execution.failed.values())
+        raise GridError(_failures(graph, execution), 1 if bug else 2)
+
+
+def _failures(graph: Graph, execution: Execution) -> str:
+    stopped = [place for place, keys in graph.runs.items() if set(keys) & set(execution.failed)]
+    names = ", ".join(f"{cell} (seed {seed})" for cell, seed in stopped)
+    lines = [f"  {key[0]} {key[1][:10]}: {outcome.error}" for key, outcome in execution.failed.items()]
+    return (
+        f"{len(execution.failed)} steps failed, so {len(stopped)} of {len(graph.runs)} runs have no result: {names}\n"
+        + "\n".join(lines)
+        + "\nThe same command tries them again."
+    )
+
+
+def write(grid: Grid) -> tuple[dict[str, Any], list[Path]]:
+    """The content of grid.json, and the files, from the folders of the grid's runs as they are now."""
+    content = results.collect(grid, graph_of(grid), Account(grid.folder))
+    return content, page.write(grid.folder, content)
+
+
+def check_compared(content: Mapping[str, Any]) -> None:
+    """Raises GridError that names every cell with results that could not be compared with the reference."""
+    refused = {
+        cell["name"]: one["refused"] for cell in content["cells"] for one in cell["sets"].values() if one["refused"]
+    }
+    if refused:
+        lines = "\n".join(f"  {name}: {why}" for name, why in refused.items())
+        raise GridError(f"{len(refused)} cells cannot be compared with {content['cells'][0]['name']!r}\n{lines}")
