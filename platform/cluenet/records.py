@@ -206,6 +206,7 @@ class Quarantined:
     type: str | None = None  # this and the next: of the question, where the row was good and its video is not
     meta: Mapping[str, Any] = field(default_factory=dict)
     row: int | None = None  # its place among the dataset's rows, once they are counted
+    hidden: bool = False  # a good row whose answer is not public: it counts in no score
 
     def to_row(self) -> dict[str, Any]:
         return asdict(self)

@@ -64,10 +64,10 @@ def accuracy_table(results: dict[str, dict[str, Any]]) -> Table:
 
 def _accuracies(result: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] | None]]:
     """(question type, estimate, its spread over orders of the options)."""
-    accuracy, orders = result["accuracy"], result.get("shuffles", {"accuracy": None, "by_type": {}})
+    accuracy, orders = result["accuracy"], result.get("shuffles", {"accuracy": None, "all": None, "by_type": {}})
     yield "all types", accuracy["overall"], orders["accuracy"]
     if accuracy["all"]["n"] != accuracy["overall"]["n"]:
-        yield "all types, what could not be asked is wrong", accuracy["all"], None
+        yield "all types, what could not be asked is wrong", accuracy["all"], orders["all"]
     for kind, score in accuracy["by_type"].items():
         yield kind, score, orders["by_type"].get(kind)
 
@@ -88,7 +88,9 @@ def benchmark_table(name: str, result: dict[str, Any]) -> Table:
     table = _table(*columns, title=title, words=1)
     for measure, score in found.items():
         beside = _estimate(answered.get(measure, NOTHING))[:2] if differ else ()
-        table.add_row(measure, *_estimate(score), *beside, *([_spread(orders["benchmark"][measure])] if orders else []))
+        table.add_row(
+            measure, *_estimate(score), *beside, *([_spread(orders["benchmark"]["all"][measure])] if orders else [])
+        )
     return table
 
 

@@ -31,6 +31,7 @@ class Verdict:
     span: tuple[float, float] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)  # of the example
     asked: bool = True  # False: it never reached the model
+    hidden: bool = False  # its answer is not public: it counts nowhere, and is in the result file
 
 
 @dataclass(frozen=True)

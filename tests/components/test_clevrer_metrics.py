@@ -30,7 +30,12 @@ def verdicts(folder: Path, split: str, predict: Predict) -> list[Verdict]:
             continue
         told = predict(row)
         right = told is not None and told == row.answer
-        found.append(Verdict(row.id, row.video.path, row.type, row.options, row.answer, told, right, meta=row.meta))
+        hidden = row.answer is None
+        found.append(
+            Verdict(
+                row.id, row.video.path, row.type, row.options, row.answer, told, right, meta=row.meta, hidden=hidden
+            )
+        )
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cluenet.errors import DataError
+from cluenet.evaluate.benchmark import measurable
 from cluenet.metrics.benchmarks import measured
 from cluenet.records import Clue, Example, Quarantined, VideoRef
 from cluenet.verdicts import Verdict
@@ -116,7 +117,7 @@ def test_a_record_that_is_no_object_is_quarantined(home: Path) -> None:
 def test_files_that_are_wrong_as_a_whole(home: Path) -> None:
     record = eventhallusion_record("entire", 1)
     write(home, "entire", record, eventhallusion_record("entire", 2), record)
-    with pytest.raises(DataError, match=r"entire_questions.json: item 1 and item 3 are both entire_001"):
+    with pytest.raises(DataError, match=r"entire_questions.json: item 1 and item 3 have the same id: entire_001"):
         rows(home)
     file = home / "questions/entire_questions.json"
     file.write_text(file.read_text()[:-4])
@@ -208,6 +209,30 @@ def test_the_prediction_file_is_the_records_with_replies(home: Path) -> None:
         "qa": [{**questions[0], "prediction": "Yes."}, {**questions[1], "prediction": None}],
     }  # fmt: skip
     assert found["entire"]["entire_002"]["qa"][0]["prediction"] == "No."
+
+
+def test_descriptions_are_asked_on_demand_and_only_stand_in_the_file(home: Path) -> None:
+    assert len(rows(home)) == 7
+    found = rows(home, descriptions=True)
+    asked = [row for row in found if row.id.endswith("-description")]
+    assert [row for row in found if row not in asked] == rows(home)
+    assert [row.id for row in asked[:2]] == ["entire_001-description", "entire_002-description"]
+    assert {(row.question, row.options, row.answer) for row in asked} == {
+        ("Please describe this video in detail.", (), None)
+    }
+    assert {row.type: row.video for row in asked} == {row.type: row.video for row in rows(home)}
+
+    made = [
+        Verdict(row.id, row.video.path, row.type, row.options, row.answer, 0 if row.options else f"A film of {row.type}.",
+                correct=row.answer == 0, meta=row.meta, hidden=row.answer is None)
+        for row in found
+    ]  # fmt: skip
+    assert values(measurable(made)) == values([one for one in made if one.options])
+    told = json.loads(result_files(made[:-1])["predictions.json"])
+    assert told["entire"]["entire_001"]["desc"] == "A film of entire."
+    assert [len(one["qa"]) for one in told["entire"].values()] == [2, 1]
+    assert told["interleave"]["interleave_002"]["desc"] == "", "not described"
+    assert eval_py(told)["accuracy"] == values(measurable(made))["accuracy"]
 
 
 def test_a_record_whose_questions_cannot_be_told_counts_as_one_wrong_answer(home: Path) -> None:

@@ -63,6 +63,14 @@ def test_an_official_row(home: Path) -> None:
     )  # fmt: skip
 
 
+def test_optional_fields_of_some_files_change_nothing(home: Path) -> None:
+    write(home, "action_sequence", {})
+    (plain,) = rows(home, "Action Sequence")
+    more = {"accurate_start": 0.7, "accurate_end": 1.1, "fps": 0, "question_id": "Interaction_T1_13"}
+    write(home, "action_sequence", more)
+    assert rows(home, "Action Sequence") == [plain]
+
+
 def test_all_twenty_tasks_are_asked_in_the_official_order_and_only_ntu_is_missing(home: Path) -> None:
     found = rows(home)
     assert [row.type for row in found[::2]] == list(TASKS)
@@ -217,9 +225,9 @@ def official_indices(start: float, end: float, fps: float, max_frame: int, first
     return [int(low + size / 2 + np.round(size * index)) for index in range(count)]
 
 
-def shown(folder: Path, video: VideoRef, frames: int) -> list[int]:
+def shown(folder: Path, video: VideoRef, frames: int, sampler: str = "uniform") -> list[int]:
     """Official numbers of the frames that a clip shows; the frame of number n carries n."""
-    policy = FramePolicy(**{**POLICY.to_dict(), "sampler": {"name": "uniform", "frames": frames}})
+    policy = FramePolicy(**{**POLICY.to_dict(), "sampler": {"name": sampler, "frames": frames}})
     (clip,) = decode_clips(str(folder), video.fps, [(video.start_seconds, video.end_seconds)], policy)
     assert not isinstance(clip, MediaError)
     return [read_number(frame_HWC) for frame_HWC in clip.frames_THWC]
@@ -239,6 +247,17 @@ def test_a_clip_of_frames_shows_those_from_the_official_first_to_the_official_la
         first, last = max(1, round(start * 3)), min(max(1, round(end * 3)), 40)
         wanted = list(range(first, last + 1))
         assert shown(frames, _frames_ref(frames, 3, start, end), len(wanted)) == wanted
+
+
+def test_the_sampler_of_the_notebook_shows_its_very_frames(frames: Path) -> None:
+    rng = random.Random(0)
+    for _ in range(25):
+        start, count = rng.uniform(0, 12), rng.choice((1, 4, 16))
+        end = start + rng.uniform(0.5, 13)
+        ours = shown(frames, _frames_ref(frames, 3, start, end), count, "videochat2")
+        assert ours == official_indices(start, end, 3, 40, 1, count)
+    whole = shown(frames, VideoRef(str(frames), fps=3), 16, "videochat2")
+    assert whole == official_indices(-100_000, 100_000, 3, 40, 1, 16)
 
 
 def test_evenly_spaced_frames_are_within_two_of_the_official_ones(frames: Path) -> None:
@@ -274,7 +293,7 @@ def test_videos_in_archives_are_extracted_once_and_only_those_asked_for(
             if path.is_file()
             else len(list(path.iterdir())) == 9
         )
-    assert "Extracting 4 videos" in capsys.readouterr().err
+    assert "Extracting 4 files" in capsys.readouterr().err
     assert {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()} == {"clevrer", "tvqa"}
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")}
     assert rows(zipped, "Moving Count", "Episodic Reasoning") == found

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cluenet.errors import DataError
-from cluenet.records import Example, Quarantined, VideoRef
+from cluenet.records import Clue, Example, Quarantined, VideoRef
 from cluenet_components.datasets.nextgqa import NextGqaDataset
 
 HEADER = [
@@ -68,7 +68,22 @@ def test_official_row_answers_by_text_and_keeps_its_spans_from_the_model(home: P
         type="CW",
         meta={"answer": 3, "spans": [[3.5, 9.0], [15.0, 18.2]]},
     )
-    assert found.clues is None, "a span says when and not what: it is no clue"
+    assert found.clues is None, "a span says when and not what: it is a clue on demand alone"
+
+
+def test_spans_come_as_clues_on_demand_and_say_nothing_of_the_answer(home: Path) -> None:
+    write(home, FIRST, FIRST | {"qid": 5})
+    first, second = rows(home, clues=True)
+    assert first.clues == tuple(
+        Clue("the answer can be seen", *span, concepts={"what": "answer"}) for span in ((3.5, 9.0), (15.0, 18.2))
+    )
+    assert [(clue.start_seconds, clue.end_seconds) for clue in second.clues] == [(0, 1)]
+    assert first.meta == rows(home)[0].meta
+    write(home, FIRST | {"answer": "dance"}, FIRST | {"qid": 5})
+    assert rows(home, clues=True)[0].clues == first.clues
+    write(home, FIRST, split="train")
+    (unlabelled,) = rows(home, split="train", clues=True)
+    assert unlabelled.clues is None
 
 
 def test_the_vidor_map_and_flat_files_are_found_as_nextqa_finds_them(home: Path) -> None:
@@ -136,7 +151,7 @@ def test_files_that_are_wrong_as_a_whole_are_errors(home: Path) -> None:
     with pytest.raises(DataError, match=r"val.csv: no column video_id.*Take datasets/nextgqa of doc-doc/NExT-GQA"):
         rows(home)
     write(home, FIRST, FIRST)
-    with pytest.raises(DataError, match="line 2 and line 3 are both 0550001112_4"):
+    with pytest.raises(DataError, match="line 2 and line 3 have the same video and qid: 0550001112_4"):
         rows(home)
     write(home)
     with pytest.raises(DataError, match="empty dataset"):

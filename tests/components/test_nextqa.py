@@ -181,7 +181,7 @@ def test_missing_columns_are_listed_with_those_found(home: Path) -> None:
 
 def test_duplicate_keys_name_both_lines(home: Path) -> None:
     write(home, FIRST, FIRST | {"qid": 5}, FIRST)
-    with pytest.raises(DataError, match="line 2 and line 4 are both 0550001112_4"):
+    with pytest.raises(DataError, match="line 2 and line 4 have the same video and qid: 0550001112_4"):
         rows(home)
 
 

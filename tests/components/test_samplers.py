@@ -55,7 +55,7 @@ def noise(count: int, seed: int) -> Scenes:
 
 
 def test_the_built_in_ones_are_there() -> None:
-    assert {"uniform", "fps", "scene_change"} <= set(SAMPLERS)
+    assert {"uniform", "videochat2", "fps", "scene_change"} <= set(SAMPLERS)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -151,7 +151,8 @@ def test_rates_that_cannot_be_are_named(home: Path, rate: Any) -> None:
         assert isinstance(found, Example), "not known: the file's own rate is taken"
         return
     assert (found.id, found.reason, found.type) == ("Sequence_T2_QX7ZT1", "bad_fps", "Sequence")
-    assert f"QX7ZT.mp4 is {rate!r}, must be a number > 0" in found.detail
+    file = home / "STAR_classes" / "video_fps.json"
+    assert found.detail == f"item 1: {file}: QX7ZT.mp4 is {rate!r}, must be a number > 0"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_rows_without_an_id_are_quarantined_under_their_number(home: Path) -> No
 
 def test_files_that_are_wrong_as_a_whole_are_errors(home: Path) -> None:
     write(home, first(), first())
-    with pytest.raises(DataError, match=r"STAR_val.json: item 1 and item 2 are both Sequence_T2_QX7ZT1"):
+    with pytest.raises(DataError, match=r"STAR_val.json: item 1 and item 2 have the same question_id: Sequence_T2_QX7ZT1"):
         rows(home)
     (home / "STAR_val.json").write_text((home / "STAR_val.json").read_text()[:-9])
     with pytest.raises(DataError, match=r"STAR_val.json: starts as a JSON list but is not valid JSON"):

@@ -78,6 +78,7 @@ def test_what_got_no_answer_is_wrong_in_all_and_left_out_of_answered() -> None:
     verdicts = verdicts_of(samples, lost)
     assert [one.id for one in verdicts] == ["q0", "q1", "q2", "q3", "q4", "q5"]
     assert verdicts[4] == Verdict("q4", "v4", "T", meta={"k": 1}, asked=False)
+    assert [one.hidden for one in verdicts] == [False, False, False, True, False, False]
     found = benchmark(Toy, verdicts, 100)
     assert found is not None
     assert (found["all"]["acc"]["value"], found["all"]["acc"]["n"]) == (pytest.approx(1 / 5), 5)
@@ -90,6 +91,15 @@ def test_without_public_answers_there_is_no_measure_and_the_result_file_has_ever
     hidden = verdicts_of([sample(0, answer=None, correct=None)], [{"id": "q1", "path": "v1", "type": "T", "meta": {}}])
     assert [(one.id, one.prediction) for one in hidden] == [("q0", 0), ("q1", None)]
     assert benchmark(Toy, hidden, 100) is None
+
+
+def test_a_lost_question_whose_answer_is_not_public_changes_no_denominator() -> None:
+    lost = {"path": "v1", "type": "T", "meta": {}}
+    verdicts = verdicts_of([sample(0)], [{"id": "q1", **lost, "hidden": True}, {"id": "q2", **lost, "hidden": False}])
+    assert [one.hidden for one in verdicts] == [False, True, False]
+    found = benchmark(Toy, verdicts, 100)
+    assert found is not None
+    assert (found["all"]["acc"]["value"], found["all"]["acc"]["n"]) == (0.5, 2)
 
 
 def test_the_span_reaches_over_the_kept_clues_that_have_times() -> None:

@@ -20,7 +20,7 @@ from cluenet.evaluate.results import NO_LABELS
 from cluenet.evaluate.sets import model_address
 from cluenet.evaluate.zero_shot import zero_shot_folder
 from cluenet.folders import read_manifest, write_manifest
-from cluenet.records import Example
+from cluenet.records import Clue, Example
 from cluenet.registry import register
 from cluenet.verdicts import accuracy_share
 from helpers.evaluation import NO_CLUES, Silent, model_folder, prepared_test, recipe
@@ -122,6 +122,27 @@ def test_predictions_are_the_models_own(model: Path, prepared: Path, tmp_path: P
             assert [clue.text for clue in answer.clues] == [clue["text"] for clue in by_id[item.id]["clues"]]
 
 
+def test_labels_reach_no_answer_but_that_of_the_oracle(model: Path, tmp_path: Path) -> None:
+    """Ground-truth clues of a test set, such as STAR's situations, must not enter the prompt."""
+
+    def relabelled(number: int) -> Example:
+        clue = Clue("green stops", 0.0, 0.5, concepts={"who": "green", "what": "stops"})
+        return replace(example(number), clues=(clue,), chain="Green stops.", distractors=(), meta={"answer": "green"})
+
+    found = []
+    for make in (example, relabelled):
+        prepared = prepared_test(tmp_path / make.__name__ / "0123", recipe=RECIPE, make=make)
+        _evaluate(model, prepared, out=tmp_path / make.__name__)
+        found.append(read_samples(tmp_path / make.__name__ / "fake-test"))
+    for one, other in zip(*found, strict=True):
+        assert one["true_clues"] != other["true_clues"]
+        for name in ("prediction", "option_logprobs"):
+            assert one[name] == other[name]
+            assert all(one["rows"][row][name] == other["rows"][row][name] for row in ("none", "text"))
+        assert [clue["words"] for clue in one["clues"]] == [clue["words"] for clue in other["clues"]]
+    assert any(one["rows"]["oracle"] != other["rows"]["oracle"] for one, other in zip(*found))
+
+
 def test_a_second_run_gives_the_same_bytes(model: Path, prepared: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         _evaluate(model, prepared, out=tmp_path / name)
@@ -213,6 +234,18 @@ def test_open_and_unanswered_questions(model: Path, tmp_path: Path) -> None:
     answers = {sample["id"]: sample["prediction"] for sample in read_samples(tmp_path / "out/fake-test")}
     assert isinstance(answers["p/0"], str)
     assert isinstance(answers["p/1"], int)
+
+
+def test_an_open_question_without_a_public_answer_is_written_and_counts_nowhere(model: Path, tmp_path: Path) -> None:
+    def described(number: int) -> Example:
+        return replace(example(number), options=(), answer=None) if number == 0 else example(number)
+
+    prepared = prepared_test(tmp_path / "p", recipe=RECIPE, clips=2, make=described)
+    results = _evaluate(model, prepared, out=tmp_path / "out")["fake-test"]
+    assert (results["counts"]["asked"], results["counts"]["answered"]) == (5, 4)
+    written, *others = read_samples(tmp_path / "out/fake-test")
+    assert (type(written["prediction"]), written["correct"], written["target"]) == (str, None, None)
+    assert results["accuracy"]["overall"]["value"] == pytest.approx(sum(one["correct"] for one in others) / 4, abs=1e-6)
 
 
 # ---------------------------------------------------------------------------------------------------- errors

@@ -15,8 +15,12 @@ from cluenet import cli
 from cluenet.errors import CluenetError, DataError, RecipeError
 from cluenet.inspection import report, splits
 from cluenet.inspection.facts import SplitFacts
+from cluenet.plugins import load_components
 from cluenet.records import Clue, Example, Quarantined, VideoRef
+from cluenet.registry import register
 from helpers.benchmarks.clevrer import make_clevrer, place, scene, write_clevrer_video
+from helpers.benchmarks.mvbench import FILES, mvbench_row
+from helpers.benchmarks.star import question
 from helpers.evaluation import Silent
 from helpers.listed import write_rows
 
@@ -49,7 +53,7 @@ def test_every_row_is_usable_or_quarantined_with_its_first_detail() -> None:
     found = facts(example(0), *bad, example(1, answer=None)).to_dict({"questions": 6, "videos": 2, "T": 2, "V": 4})
     assert [found[key] for key in ("rows", "usable", "quarantined", "hidden_answers")] == [5, 2, 3, 1]
     assert found["reasons"] == {
-        "malformed": {"rows": 2, "first": "b0: detail 0"}, "no_answer": {"rows": 1, "first": "b1: detail 1"},
+        "malformed": {"rows": 2, "first": "rows.json: b0: detail 0"}, "no_answer": {"rows": 1, "first": "rows.json: b1: detail 1"},
     }  # fmt: skip
     assert found["types"] == {"(unknown)": 1, "T": 2, "U": 2}
     assert {what: count["found"] for what, count in found["official"].items()} == {
@@ -209,6 +213,39 @@ def test_other_datasets_are_compared_by_original_and_path(tmp_path: Path) -> Non
     (tmp_path / "train.json").write_text(json.dumps([scene("train", 1)]))
     (shared,) = inspected("clevrer", str(tmp_path), "split=train", against=(mine,))["shared"]
     assert (shared["first"], shared["second"], shared["by"]) == ("clevrer train", "clevrer train", {"original": 1})
+
+
+def test_mvbench_is_compared_with_star_and_with_clevrer_whose_videos_it_asks_about(tmp_path: Path) -> None:
+    (tmp_path / "mvbench").mkdir()
+    for name in FILES:
+        (tmp_path / "mvbench" / f"{name}.json").write_text(json.dumps([mvbench_row(name, 0)]))
+    (tmp_path / "STAR_train.json").write_text(json.dumps([question("QX0ZT", 0), question("QX7ZT", 1)]))
+    make_clevrer(tmp_path, splits=("validation",), missing=range(20_000), annotated=False)
+    against = (f"star {tmp_path} videos={tmp_path} clues=false", f"clevrer {tmp_path} split=validation")
+    charades, clevrer = inspected("mvbench", str(tmp_path / "mvbench"), against=against)["shared"]
+    assert (charades["first"], charades["second"], charades["of"][1]) == ("mvbench test", "star train", 2)
+    assert charades["by"] == {"original": 2}, "star/ and sta/ have a file of it each"
+    assert (clevrer["second"], clevrer["by"], clevrer["of"][1]) == ("clevrer validation", {"original": 1}, 2)
+    assert "of the same original (clevrer:10000)" in clevrer["examples"][0]
+
+
+@pytest.mark.parametrize("name", ["nextqa", "nextgqa", "mvbench", "eventhallusion"])
+def test_official_counts_of_types_add_up_to_those_of_questions(name: str) -> None:
+    load_components()
+    for split, counts in register.dataset[name].official_counts.items():
+        types = {what: count for what, count in counts.items() if what not in ("questions", "videos")}
+        if (name, split) != ("nextqa", "train"):  # its types are not published
+            assert sum(types.values()) == counts["questions"]
+
+
+def test_a_video_with_two_contents_is_told_as_a_problem(tmp_path: Path) -> None:
+    make_clevrer(tmp_path, splits=("train", "validation"))
+    film = place(tmp_path, "video", "train", 1, "mp4")
+    write_clevrer_video(tmp_path / "video_train" / film.name, 7)
+    (problem,) = inspected("clevrer", str(tmp_path))["problems"]
+    assert problem.startswith(
+        f"train: {film} and {tmp_path / 'video_train' / film.name}: one name for two different files"
+    )
 
 
 def test_two_copies_of_a_dataset_may_not_differ_under_one_path(tmp_path: Path) -> None:

@@ -201,8 +201,26 @@ def test_mean_and_deviation_over_orders_by_hand() -> None:
         "std": pytest.approx(stdev(values)),
     }
     assert found["by_type"]["count"]["values"] == [0.0, 1.0, 0.0]
-    assert found["benchmark"]["acc"]["values"] == pytest.approx([2 / 4, 2 / 4, 1 / 4])
+    assert found["all"]["values"] == pytest.approx([2 / 4, 2 / 4, 1 / 4])
+    assert found["benchmark"]["all"]["acc"]["values"] == pytest.approx([2 / 4, 2 / 4, 1 / 4])
+    assert found["benchmark"]["answered"]["acc"]["values"] == pytest.approx(values)
     assert (found["consistent"]["value"], found["consistent"]["n"]) == (pytest.approx(2 / 4), 4)
+
+
+def test_a_measure_that_one_order_leaves_unanswered_has_values_of_the_others() -> None:
+    class ByType(Dataset):
+        @classmethod
+        def measures(cls, verdicts):
+            return [accuracy_share(kind, [one for one in verdicts if one.type == kind])
+                    for kind in sorted({one.type for one in verdicts})]  # fmt: skip
+
+    unread = {"prediction": None, "option_logprobs": [], "correct": False}
+    said = {"prediction": 0, "option_logprobs": [], "correct": True}
+    samples = [sample(0, **said, type="who", shuffles=[said]), sample(1, **unread, type="count", shuffles=[said])]
+    found = shuffles(samples, [], ByType, resamples=100)["benchmark"]
+    assert found["all"]["count"]["values"] == [0.0, 1.0]
+    assert found["answered"]["count"]["values"] == [None, 1.0]
+    assert found["answered"]["who"]["values"] == [1.0, 1.0]
 
 
 # --------------------------------------------------------------------------------------------------- written answers

@@ -53,10 +53,21 @@ def test_quarantined_rows_are_wrong_in_all_and_counted_by_reason() -> None:
     found = _summary(FOUR, lost)
     assert (found["accuracy"]["all"]["value"], found["accuracy"]["all"]["n"]) == (pytest.approx(2 / 6, abs=1e-6), 6)
     assert found["accuracy"]["overall"]["n"] == 3
+    for block in found["rows"].values():
+        expected = pytest.approx(block["overall"]["value"] * 3 / 6, abs=2e-6)
+        assert (block["all"]["value"], block["all"]["n"]) == (expected, 6)
     assert found["counts"] == {
         "rows": 7, "asked": 4, "answered": 3, "quarantined": 3, "reasons": {"corrupt": 1, "missing": 2}, "videos": 3,
         "clips": 3, "labelled": 4, "unparsed": 0,
     }  # fmt: skip
+
+
+def test_lost_questions_without_a_public_answer_are_counted_and_not_wrong() -> None:
+    found = _summary(
+        FOUR, [{"path": "x.mp4", "reason": "missing", "hidden": True}, {"path": "y.mp4", "reason": "missing"}]
+    )
+    assert found["accuracy"]["all"]["n"] == 4
+    assert found["counts"]["quarantined"] == 2
 
 
 def test_every_row_has_its_own_block() -> None:
@@ -141,7 +152,7 @@ def test_only_wanted_rows_and_always_own() -> None:
 
 # ------------------------------------------------------------------------------------------------ sample lines
 
-VIEW = View((2, 2, 2), (0.25, 0.75), sees_video=False)
+VIEW = View((2, 2, 2), (0.25, 0.75), seen=0)
 STATED = PredictedClue("red hits blue", ("<t1>", "red", "hits", "_"), 0.5, 1.0, Box(0.75, 0.0, 0.0, 0.5, 0.5), 0.123456789,
                        True, (0.0, 0.0, 0.0, 0.0, 0.9, 0.1, 0.0, 0.0))  # fmt: skip
 

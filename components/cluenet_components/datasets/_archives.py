@@ -1,4 +1,4 @@
-"""Videos inside .zip archives: found by the path that unpacking would give them, and extracted once, only those asked for.
+"""Files inside .zip archives: found by the path that unpacking would give them, and extracted once, only those asked for.
 
 What is extracted lies at `<cache>/<archive>-<hash of its table of contents>/<path>`, each file or folder of frames complete
 or not there at all; another archive of the same name gets another folder. The checksum (CRC-32) of every file is verified.
@@ -10,7 +10,7 @@ import shutil
 import uuid
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,14 +36,20 @@ class _Member:
     name: str
 
 
-class Archives:
-    """The .zip archives in a folder. A context manager, which closes them and ends the line that shows progress.
+def archives_of(folder: Path) -> list[Path]:
+    """Those in the folder, and the one beside it with its name: `Charades_v1_480.zip` may stand for `Charades_v1_480/`."""
+    beside = folder.with_name(f"{folder.name}.zip")
+    return sorted(folder.glob("*.zip")) + ([beside] if beside.is_file() else [])
 
-    folder: with the archives, which are opened when the first file is asked for. cache: where extracted files are kept.
+
+class Archives:
+    """The .zip archives of some folders. A context manager, which closes them and ends the line that shows progress.
+
+    Archives are opened when the first file is asked for. cache: where extracted files are kept.
     """
 
-    def __init__(self, folder: Path, cache: Path):
-        self._folder, self._cache = folder, cache
+    def __init__(self, folders: Iterable[Path], cache: Path):
+        self._folders, self._cache = tuple(folders), cache
         self._stack = ExitStack()
         self._opened: dict[Path, ZipFile] = {}
 
@@ -58,7 +64,8 @@ class Archives:
     def extracted(self, place: str, *, is_folder: bool = False) -> Path | None:
         """The file, or the folder of files, whose path in an archive is `place` or ends with it; None where there is none.
 
-        Raises BadRowError corrupt_archive, DataError for an archive that cannot be opened, StorageError for a full disk.
+        Raises BadRowError corrupt_archive, DataError for an archive that cannot be opened and for two files of this name that
+        differ, StorageError for a full disk.
         """
         members = self._matching(place, is_folder=is_folder)
         if not members:
@@ -72,13 +79,16 @@ class Archives:
         return target
 
     def _matching(self, place: str, *, is_folder: bool) -> list[_Member]:
-        """Of the first folder that has it."""
+        """Of the first folder that has it; any other that has it must hold the same."""
         _, name = _split(place)
         if is_folder:
             found = [one for one in self._by_folder.get(name, ()) if f"{one.folder}/".endswith(f"/{place}/")]
         else:
             found = [one for one in self._by_name.get(name, ()) if f"{one.folder}/{one.name}".endswith(f"/{place}")]
-        return [one for one in found if (one.archive, one.folder) == (found[0].archive, found[0].folder)]
+        homes: dict[tuple[Path, str], list[_Member]] = defaultdict(list)
+        for one in found:
+            homes[one.archive, one.folder].append(one)
+        return _of_one_content(place, list(homes.values()))
 
     def _extract(self, members: Sequence[_Member], target: Path, *, is_folder: bool) -> None:
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
@@ -105,11 +115,11 @@ class Archives:
 
     @cached_property
     def _progress(self) -> Progress:
-        return self._stack.enter_context(Progress("Extracting", total=None, unit="videos"))
+        return self._stack.enter_context(Progress("Extracting", total=None, unit="files"))
 
     @cached_property
     def _members(self) -> list[_Member]:
-        archives = sorted(self._folder.glob("*.zip"))
+        archives = dict.fromkeys(path for folder in self._folders for path in archives_of(folder))
         return [
             _Member(archive, info, *_split(f"/{archive.stem}/{info.filename}"))
             for archive in archives
@@ -138,6 +148,14 @@ class Archives:
         for one in self._members:
             table[_split(one.folder)[1]].append(one)
         return table
+
+
+def _of_one_content(place: str, homes: Sequence[list[_Member]]) -> list[_Member]:
+    contents = {tuple(sorted((one.name, one.info.CRC, one.info.file_size) for one in home)) for home in homes}
+    if len(contents) > 1:
+        names = " and ".join(f"{home[0].archive}{home[0].folder}" for home in homes[:2])
+        raise DataError(f"{place} names two different files: one in {names}. Remove the one that is not meant.")
+    return homes[0] if homes else []
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -11,6 +11,8 @@ from cluenet_components.datasets._yes_no import OPTIONS, says_yes
 
 Kind = Literal["entire", "misleading", "interleave"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+DESCRIPTION = "description"
+"""In the id of the question for one, in place of a number."""
 
 
 def measures(verdicts: Sequence[Verdict]) -> list[Measure]:
@@ -35,22 +37,26 @@ def _yes_rate(prefix: str, rows: Sequence[Verdict]) -> Share:
 def result_files(verdicts: Sequence[Verdict]) -> dict[str, str]:
     """`predictions.json`: {kind: {video: its record with `qa` [{question, answer, prediction}], `desc`, `judgement`}}.
 
-    The last two, a description and what a language model thinks of it, are empty: `eval.py` then reports 0 for its accuracy
-    of descriptions, which means nothing here. A question without a reply has the prediction null, which it counts as wrong.
+    `desc` is the model's description, "" where none was asked for or given. `judgement` is empty: `gpt4o_judge.py` writes what
+    a language model thinks of the description there. `eval.py` counts an empty one as wrong, and the prediction null of
+    a question without a reply too.
     """
     found: dict[str, Any] = {}
     for kind in KINDS:
         for one in sorted((one for one in verdicts if one.type == kind), key=_place):
             video = found.setdefault(kind, {}).setdefault(_place(one)[0], _record(one))
-            video["questions"].append(one.meta["question"])
-            video["qa"].append(_reply(one))
+            if one.id.endswith(f"-{DESCRIPTION}"):
+                video["desc"] = one.prediction or ""
+            else:
+                video["questions"].append(one.meta["question"])
+                video["qa"].append(_reply(one))
     return {"predictions.json": json.dumps(found, indent=4, ensure_ascii=False)}
 
 
 def _place(one: Verdict) -> tuple[str, int]:
-    """Video, and number of the question, from `<video>-<number>`."""
+    """Video, and number of the question, from `<video>-<number>`; the description comes first."""
     video, _, number = one.id.rpartition("-")
-    return video, int(number)
+    return video, -1 if number == DESCRIPTION else int(number)
 
 
 def _record(one: Verdict) -> dict[str, Any]:

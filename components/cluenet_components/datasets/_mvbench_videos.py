@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cluenet.records import VideoRef
-from cluenet_components.datasets._archives import Archives
 from cluenet_components.datasets._mvbench_tasks import LAYOUTS, Layout, TaskName
+from cluenet_components.datasets._places import Places
 from cluenet_components.datasets._rows import BadRowError, number_field
 
 SUFFIXES = (".mp4", ".avi", ".webm", ".mkv")
@@ -88,30 +88,26 @@ def _same_times(texts: list[str], times: tuple[float, float | None]) -> bool:
 
 
 class Videos:
-    """The videos below a folder, on disk or, where archives are given, in them."""
+    """The videos below a folder, on disk or in archives."""
 
-    def __init__(self, folder: Path, archives: Archives | None = None):
-        self._folder, self._archives = folder, archives
+    def __init__(self, places: Places):
+        self._there = places
 
     def ref(self, task: TaskName, part: Part) -> VideoRef:
         """The first place that has it: official layout before others, disk before archives; else where it should be.
 
-        Raises BadRowError corrupt_archive, DataError for an unreadable archive, StorageError.
+        Raises BadRowError corrupt_archive; DataError for an unreadable archive and for two different files of one name;
+        StorageError.
         """
-        for find in (self._on_disk, self._in_archives):
+        for there in (self._there.on_disk, self._there):
             for layout, place in _places(task, part):
-                if path := find(place, is_folder=layout.fps is not None):
+                find = there.folder if layout.fps else there.file
+                if path := find(place, f"{LATE_VIDEOS}/{place}"):
                     return _ref(path, layout, part)
-        there = (layout for layout in LAYOUTS[task] if (self._folder / layout.folder).is_dir())
-        layout = next(there, LAYOUTS[task][0])
-        return _ref(self._folder / _names(layout, part)[0], layout, part)
-
-    def _on_disk(self, place: str, *, is_folder: bool) -> Path | None:
-        paths = (root / place for root in (self._folder, self._folder / LATE_VIDEOS))
-        return next((path for path in paths if (path.is_dir() if is_folder else path.is_file())), None)
-
-    def _in_archives(self, place: str, *, is_folder: bool) -> Path | None:
-        return self._archives.extracted(place, is_folder=is_folder) if self._archives else None
+        root = self._there.root
+        used = (layout for layout in LAYOUTS[task] if (root / layout.folder).is_dir())
+        layout = next(used, LAYOUTS[task][0])
+        return _ref(root / _names(layout, part)[0], layout, part)
 
 
 def _places(task: TaskName, part: Part) -> Iterator[tuple[Layout, str]]:

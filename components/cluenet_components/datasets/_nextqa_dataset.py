@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from cluenet.contracts import Dataset
 from cluenet.errors import DataError
-from cluenet.records import Example, Quarantined
+from cluenet.records import Clue, Example, Quarantined
 from cluenet_components._files import source_of
 from cluenet_components.datasets._nextqa_rows import PLACE, check, key_of, options_of, question_of, type_of
 from cluenet_components.datasets._originals import vidor
+from cluenet_components.datasets._places import Places, ZippedDataset
 from cluenet_components.datasets._rows import BadRowError, Row, claim
 from cluenet_components.datasets._vidor import MAP_NAME, VidorVideos, map_file_of
 
 
-class NextQaFamily(Dataset):
+class NextQaFamily(ZippedDataset):
     """`_files`: what the rows come from, the questions first; `_rows` reads the questions."""
 
-    class Config(Dataset.Config):
+    class Config(ZippedDataset.Config):
         split: Literal["train", "val", "validation", "test"] = Field(
             "train", description="Which split to use; validation is another word for val."
         )
@@ -35,13 +35,17 @@ class NextQaFamily(Dataset):
 
     config: Config
 
-    def rows(self) -> Iterator[Example | Quarantined]:
-        videos = VidorVideos(self.name, self.config.videos, self._map_file(), self.config.fps)
+    @property
+    def _videos_root(self) -> Path:
+        return Path(self.config.videos).expanduser()
+
+    def _rows_with(self, videos: Places) -> Iterator[Example | Quarantined]:
+        films = VidorVideos(self.name, videos, self._map_file(), self.config.fps)
         seen: dict[str, str] = {}
         for row in self._rows():
-            claim(key_of(row), row, seen)
+            claim(key_of(row), row, seen, "video and qid")
             try:
-                yield self._example(row, videos)
+                yield self._example(row, films)
             except BadRowError as bad:
                 yield self._quarantined(row, bad)
         if not seen:
@@ -69,6 +73,10 @@ class NextQaFamily(Dataset):
     def _answer(self, row: Row) -> int:
         """Index of the right option. Raises BadRowError."""
 
+    def _clues(self, labels: Mapping[str, Any]) -> tuple[Clue, ...] | None:
+        """labels: what `_labels` has of the row."""
+        return None
+
     def _labels(self, row: Row) -> dict[str, Any]:
         """What the metric needs besides, for `meta`. Raises BadRowError."""
         return {}
@@ -76,18 +84,19 @@ class NextQaFamily(Dataset):
     def _map_file(self) -> Path | None:
         return map_file_of(f"{self.name}.map_file", self.config.map_file, self.config.folder, self.config.videos)
 
-    def _example(self, row: Row, videos: VidorVideos) -> Example:
+    def _example(self, row: Row, films: VidorVideos) -> Example:
         check(row)
-        answer = self._answer(row)
+        answer, labels = self._answer(row), self._labels(row)
         return Example(
             id=key_of(row),
             dataset=self.name,
-            video=videos.ref(row.value["video"], row.value.get(PLACE, "")),
+            video=films.ref(row.value["video"], row.value.get(PLACE, "")),
             question=question_of(row.value),
             options=options_of(row.value),
             answer=answer,
             type=row.value["type"],
-            meta={"answer": answer, **self._labels(row)},
+            clues=self._clues(labels),
+            meta={"answer": answer, **labels},
         )
 
     def _quarantined(self, row: Row, bad: BadRowError) -> Quarantined:

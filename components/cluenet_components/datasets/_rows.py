@@ -118,10 +118,14 @@ def _row(file: Path, unit: str, number: int, value: Any) -> Row:
     return Row(file, unit, number, {}, f"a JSON object is wanted, not {value!r:.80}")
 
 
-def claim(example_id: str, row: Row, seen: dict[str, str]) -> None:
-    """Notes that the row has this id. Raises DataError naming both rows where an earlier one of `seen` has it."""
+def claim(example_id: str, row: Row, seen: dict[str, str], fields: str) -> None:
+    """Notes that the row has this id. fields: those that make it, for the message.
+
+    Raises DataError naming both rows where an earlier one of `seen` has it."""
     if example_id in seen:
-        raise DataError(f"{row.file}: {seen[example_id]} and {row.where} are both {example_id}. Remove one of them.")
+        raise DataError(
+            f"{row.file}: {seen[example_id]} and {row.where} have the same {fields}: {example_id}. Remove one of them."
+        )
     seen[example_id] = row.where
 
 

@@ -15,6 +15,7 @@ from cluenet_components._files import existing_file, text_lines
 
 OBJECTS, RELATIONS, ACTIONS = "object_classes.txt", "relationship_classes.txt", "action_classes.txt"
 MAPPING, VERBS = "action_mapping.txt", "verb_classes.txt"
+OTHER_FILES = (RELATIONS, ACTIONS, MAPPING, VERBS)
 ADVICE = "Take the class files of STAR (classes.zip), or set star.clues: false."
 
 

@@ -21,7 +21,8 @@ from PIL import Image
 
 from cluenet.errors import DataError
 from cluenet.records import VideoRef
-from cluenet_components._files import existing_folder, reading
+from cluenet_components._files import reading
+from cluenet_components.datasets._places import Places
 from cluenet_components.datasets._rows import BadRowError
 from cluenet_components.datasets._videos import IMAGE_SUFFIXES
 
@@ -72,17 +73,21 @@ class StarVideo:
 
 
 class StarVideos:
-    """Videos of one folder. `rates`: {"<id>.mp4": fps}; `fps`: of a folder of frames that is not among them."""
+    """Videos of one dataset. `rates`: STAR's `video_fps`, if there is one; `fps`: of a folder of frames that it does not name.
 
-    def __init__(self, folder: str, rates: dict[str, Any], fps: float | None):
-        self._folder, self._rates, self._fps = existing_folder(folder, "star.videos"), rates, fps
+    Raises DataError for a file of rates that cannot be read.
+    """
+
+    def __init__(self, places: Places, rates: Path | None, fps: float | None):
+        self._places, self._rates_file, self._fps = places, rates, fps
+        self._rates = read_rates(rates) if rates else {}
         self._known: dict[str, StarVideo] = {}
 
     def of(self, video_id: str) -> StarVideo:
-        """Raises BadRowError no_fps or bad_fps."""
+        """Raises BadRowError no_fps, bad_fps and corrupt_archive, DataError for two different files of one name."""
         if video_id not in self._known:
             name = f"{video_id}.mp4"
-            path = self._folder / name
+            path = self._places.file(name) or self._places.folder(name) or self._places.root / name
             self._known[video_id] = StarVideo(path, self._rate(name) or (self._fps if path.is_dir() else None))
         return self._known[video_id]
 
@@ -91,7 +96,7 @@ class StarVideos:
         if rate is None:
             return None
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < float("inf"):
-            raise BadRowError("bad_fps", f"star.fps_file: {name} is {rate!r:.80}, must be a number > 0")
+            raise BadRowError("bad_fps", f"{self._rates_file}: {name} is {rate!r:.80}, must be a number > 0")
         return float(rate)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from cluenet.errors import DataError
 from cluenet.records import VideoRef
-from cluenet_components._files import existing_file, existing_folder, read_text
+from cluenet_components._files import existing_file, read_text
+from cluenet_components.datasets._places import Places
 from cluenet_components.datasets._rows import BadRowError
 
 MAP_NAME = "map_vid_vidorID.json"
@@ -37,35 +38,32 @@ def read_places(map_file: Path | None) -> dict[str, str]:
 
 @dataclass
 class VidorVideos:
-    """Videos of one folder, each looked for once. `name`: of the dataset, for messages."""
+    """Videos of one dataset, each looked for once. `name`: of the dataset, for messages."""
 
     name: str
-    folder: str
+    places: Places
     map_file: Path | None
     fps: float | None
     _found: dict[str, VideoRef] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._places = read_places(self.map_file)
+        self._folders = read_places(self.map_file)
 
     def ref(self, video: str, place: str = "") -> VideoRef:
-        """The first of `<folder>/<place>` and `<folder>/<video>` that exists, else where the layout on disk would have it.
-        `place`: what the row says; otherwise the map's. Raises BadRowError no_fps, DataError."""
+        """The video at `place` or at `video` below the folder, else where the layout on disk would have it. `place`: what the
+        row says; otherwise the map's. Raises BadRowError no_fps and corrupt_archive, DataError."""
         if video not in self._found:
-            self._found[video] = self._look(video, place or self._places.get(video, ""))
+            self._found[video] = self._look(list(filter(None, [place or self._folders.get(video, ""), video])))
         return self._found[video]
 
-    def _look(self, video: str, place: str) -> VideoRef:
-        root = existing_folder(self.folder, f"{self.name}.videos")
-        stems = [root / place] if place else []
-        stems.append(root / video)
-        for stem in stems:
-            for suffix in SUFFIXES:
-                if (file := stem.with_name(stem.name + suffix)).is_file():
-                    return VideoRef(str(file))
-            if stem.is_dir():
-                return self._frames(stem)
-        expected = next((stem for stem in stems if stem.parent.is_dir()), stems[0])
+    def _look(self, stems: list[str]) -> VideoRef:
+        for there in (self.places.on_disk, self.places):
+            if file := there.file(*(f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES)):
+                return VideoRef(str(file))
+            if folder := there.folder(*stems):
+                return self._frames(folder)
+        paths = [self.places.root / stem for stem in stems]
+        expected = next((path for path in paths if path.parent.is_dir()), paths[0])
         return VideoRef(f"{expected}{SUFFIXES[0]}")
 
     def _frames(self, folder: Path) -> VideoRef:

@@ -13,20 +13,22 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from cluenet.contracts import Dataset
 from cluenet.records import Clue, Example, Quarantined, VideoRef, content_hash
 from cluenet.registry import register
 from cluenet.verdicts import Measure, Verdict
 from cluenet_components._files import existing_file, existing_folder, source_of
 from cluenet_components.datasets import _clevrer_metrics, _originals
+from cluenet_components.datasets._archives import archives_of
 from cluenet_components.datasets._clevrer_clues import clues_of
 from cluenet_components.datasets._clevrer_metrics import CHOICE_TYPES, SUBMISSION
+from cluenet_components.datasets._clevrer_places import expected_place, find, folders_of
 from cluenet_components.datasets._clevrer_rows import asked, checked_question, checked_scene, choices_of, type_of
+from cluenet_components.datasets._places import Places, ZippedDataset, existing_places
 from cluenet_components.datasets._rows import BadRowError, Row, claim, json_rows
 
 
 @register.dataset("clevrer")
-class ClevrerDataset(Dataset):
+class ClevrerDataset(ZippedDataset):
     """CLEVRER: descriptive, explanatory, predictive and counterfactual questions, with events as clues.
 
     A descriptive question is one example, its options all answers of its subtype. In the other three types several options
@@ -34,10 +36,11 @@ class ClevrerDataset(Dataset):
     `<scene>_<question>_<choice>`. All questions of a scene share its clip, the whole video; predictive ones ask what happens
     after it.
 
-    Bad rows are quarantined: malformed, unknown_type, bad_options, no_answer, answer_outside_options, bad_clues.
+    Bad rows are quarantined: malformed, unknown_type, bad_options, no_answer, answer_outside_options, bad_clues,
+    corrupt_archive.
     """
 
-    class Config(Dataset.Config):
+    class Config(ZippedDataset.Config):
         split: Literal["train", "validation", "val", "test"] = Field(
             "train", description="Which split to use; val is another word for validation. test has no answers."
         )
@@ -75,20 +78,26 @@ class ClevrerDataset(Dataset):
     def result_files(cls, verdicts: Sequence[Verdict]) -> dict[str, str]:
         return {SUBMISSION: _clevrer_metrics.submission(verdicts)}
 
-    def rows(self) -> Iterator[Example | Quarantined]:
+    def _rows_with(self, videos: Places) -> Iterator[Example | Quarantined]:
         seen: dict[str, str] = {}
         for row in json_rows(self._file):
-            for result in self._scene(row):
-                claim(result.id, row, seen)
+            for result in self._scene(row, videos):
+                claim(result.id, row, seen, "scene_index, question_id and choice_id")
                 yield result
 
     def sources(self) -> list[str]:
         """Annotations are named by size: they are gigabytes."""
-        found = [source_of(self._file)]
-        if self._events is not None:
-            files = sorted(self._events.rglob("annotation_*.json"))
-            found.append(content_hash([(str(file.relative_to(self._events)), file.stat().st_size) for file in files]))
-        return found
+        return [source_of(self._file), *([content_hash(self._event_sizes())] if self.config.clues else [])]
+
+    def _event_sizes(self) -> list[tuple[str, int]]:
+        """Of the annotation files of the split and, where it has no folder of them, of their archives."""
+        root = self._events_root
+        folders = (root / folder for folder in folders_of("annotation", self._split))
+        folder = next((path for path in folders if path.is_dir()), None)
+        if folder is None:
+            return [(path.name, path.stat().st_size) for path in archives_of(root) if "annotation" in path.name]
+        files = sorted(folder.rglob("annotation_*.json"))
+        return [(str(file.relative_to(folder)), file.stat().st_size) for file in files]
 
     # ------------------------------------------------------------------------------------------------ where things are
 
@@ -102,51 +111,62 @@ class ClevrerDataset(Dataset):
         inside = folder / "questions"
         return existing_file((inside if inside.is_dir() else folder) / f"{self._split}.json", "clevrer.folder")
 
-    @cached_property
-    def _films(self) -> Path:
-        root = existing_folder(self.config.videos or self.config.folder, "clevrer.videos")
-        return _of_split(root, "video", self._split) or root / f"video_{self._split}"
+    @property
+    def _videos_setting(self) -> str:
+        return "folder" if self.config.videos is None else "videos"
+
+    @property
+    def _videos_root(self) -> Path:
+        return Path(self.config.videos or self.config.folder).expanduser()
 
     @cached_property
-    def _events(self) -> Path | None:
-        """The split's annotations; None without clues."""
-        if not self.config.clues:
-            return None
-        root = existing_folder(self.config.annotations or self.config.folder, "clevrer.annotations")
-        return _of_split(root, "annotation", self._split)
+    def _events_root(self) -> Path:
+        given = self.config.annotations or self.config.folder
+        return existing_places(Path(given).expanduser(), "clevrer.annotations")
+
+    @property
+    def _more_roots(self) -> Sequence[Path]:
+        return (self._events_root,) if self.config.clues else ()
 
     # ------------------------------------------------------------------------------------------------------------ rows
 
-    def _scene(self, row: Row) -> Iterator[Example | Quarantined]:
-        """The examples of one scene, or what is wrong with it. Without readable events it keeps its rows, as bad ones."""
+    def _scene(self, row: Row, videos: Places) -> Iterator[Example | Quarantined]:
+        """The examples of one scene, or what is wrong with it. With unreadable events, or a video in a damaged archive, it
+        keeps its rows, as bad ones."""
         try:
             scene = checked_scene(row)
         except BadRowError as bad:
             yield self._quarantined(f"{self._file.stem}-{row.number}", None, {}, row.where, bad)
             return
-        try:
-            clues, unreadable = self._clues(scene["scene_index"]), None
-        except BadRowError as bad:
-            clues, unreadable = None, bad
-        for result in self._questions(scene, clues, row.where):
+        video, clues, unreadable = self._seen(scene, videos)
+        for result in self._questions(scene, video, clues, row.where):
             if unreadable is not None and isinstance(result, Example):
                 yield self._quarantined(result.id, result.type, result.meta, row.where, unreadable)
             else:
                 yield result
 
-    def _clues(self, scene: int) -> tuple[Clue, ...] | None:
-        if self._events is None:
-            return None
-        file = _placed(self._events, f"annotation_{scene:05d}.json", scene)
-        return clues_of(file, self.config.fps) if file.is_file() else None
+    def _seen(
+        self, scene: Mapping[str, Any], videos: Places
+    ) -> tuple[VideoRef, tuple[Clue, ...] | None, BadRowError | None]:
+        """Video, events, and why one of the two cannot be had."""
+        name, index = scene["video_filename"], scene["scene_index"]
+        expected = VideoRef(str(expected_place(videos, "video", self._split, name, index)))
+        try:
+            path = find(videos, "video", self._split, name, index)
+            clues = self._clues(index, videos.at(self._events_root)) if self.config.clues else None
+        except BadRowError as bad:
+            return expected, None, bad
+        return expected if path is None else VideoRef(str(path)), clues, None
+
+    def _clues(self, scene: int, events: Places) -> tuple[Clue, ...] | None:
+        file = find(events, "annotation", self._split, f"annotation_{scene:05d}.json", scene)
+        return file and clues_of(file, self.config.fps)
 
     def _questions(
-        self, scene: Mapping[str, Any], clues: tuple[Clue, ...] | None, where: str
+        self, scene: Mapping[str, Any], video: VideoRef, clues: tuple[Clue, ...] | None, where: str
     ) -> Iterator[Example | Quarantined]:
-        index = scene["scene_index"]
-        video = VideoRef(str(_placed(self._films, scene["video_filename"], index)))
         for number, question in enumerate(scene["questions"]):
-            yield from self._question(index, number, question, video, clues, where)
+            yield from self._question(scene["scene_index"], number, question, video, clues, where)
 
     def _question(
         self, scene: int, number: int, value: Any, video: VideoRef, clues: tuple[Clue, ...] | None, where: str
@@ -196,17 +216,3 @@ class ClevrerDataset(Dataset):
     ) -> Quarantined:
         detail = f"{where}: {bad.detail}"
         return Quarantined(example_id, self.name, str(self._file), bad.reason, detail, type=kind, meta=meta)
-
-
-def _of_split(root: Path, what: str, split: str) -> Path | None:
-    """`video_train` as the archives unpack, `videos/train` as the README has it, or the split's folder itself."""
-    places = (root / f"{what}_{split}", root / f"{what}s" / split, root / split)
-    return next((place for place in places if place.is_dir()), None)
-
-
-def _placed(folder: Path, name: str, scene: int) -> Path:
-    """In its folder of a thousand, or flat; the former where it is neither here nor there."""
-    first = scene // 1000 * 1000
-    nested = folder / f"{name.split('_')[0]}_{first:05d}-{first + 1000:05d}" / name
-    flat = folder / name
-    return flat if flat.is_file() and not nested.is_file() else nested

@@ -14,23 +14,22 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from cluenet.contracts import Dataset
 from cluenet.records import Example, Quarantined
 from cluenet.registry import register
-from cluenet.steps import setting
 from cluenet.verdicts import Measure, Verdict
 from cluenet_components._files import existing_file, existing_folder, source_of
 from cluenet_components.datasets import _mvbench_metrics, _originals
-from cluenet_components.datasets._archives import Archives
+from cluenet_components.datasets._archives import archives_of
 from cluenet_components.datasets._mvbench_tasks import BOUNDED, LAYOUTS, QUESTIONS, TASKS, TaskName, file_of
 from cluenet_components.datasets._mvbench_videos import Part, Videos
+from cluenet_components.datasets._places import Places, ZippedDataset
 from cluenet_components.datasets._rows import BadRowError, Row, json_rows
 
 log = logging.getLogger("cluenet")
 
 
 @register.dataset("mvbench")
-class MvBenchDataset(Dataset):
+class MvBenchDataset(ZippedDataset):
     """MVBench: 4,000 multiple-choice questions, 200 of each of 20 temporal tasks.
 
     Ids are `<file>-<number in the file, from 0>`; the type is the task. Videos are looked for in the folders of the official
@@ -41,7 +40,7 @@ class MvBenchDataset(Dataset):
     Bad rows are quarantined: malformed, bad_options, answer_outside_options, bad_bounds, corrupt_archive.
     """
 
-    class Config(Dataset.Config):
+    class Config(ZippedDataset.Config):
         split: Literal["test"] = Field("test", description="Which split to use; there is one.")
         folder: str = Field(..., min_length=1, description="Folder with the 20 json files, or with json/ and video/.")
         videos: str | None = Field(
@@ -50,32 +49,22 @@ class MvBenchDataset(Dataset):
             description="Folder of the videos, or of their .zip archives; null: video/ in the folder.",
         )
         tasks: tuple[TaskName, ...] | None = Field(None, min_length=1, description="Which tasks to ask; null: all 20.")
-        extract_to: str = setting(
-            "~/.cache/cluenet/mvbench",
-            "none",
-            min_length=1,
-            description="Where videos from .zip archives are kept; on a cluster, a folder that every node sees.",
-        )
 
     config: Config
     official_counts: ClassVar[Mapping[str, Mapping[str, int]]] = {
         "test": {**dict.fromkeys(TASKS, QUESTIONS), "questions": QUESTIONS * len(TASKS)}
     }
 
-    def rows(self) -> Iterator[Example | Quarantined]:
-        folder = existing_folder(self._videos_folder, "mvbench.videos")
-        with Archives(folder, Path(self.config.extract_to).expanduser()) as archives:
-            yield from self._rows(Videos(folder, archives))
-
-    def described(self) -> Iterator[Example | Quarantined]:
-        """Without looking into archives."""
-        return self._rows(Videos(self._videos_folder))
+    def _rows_with(self, videos: Places) -> Iterator[Example | Quarantined]:
+        found = Videos(videos)
+        for task in self._tasks():
+            yield from self._rows_of(task, found)
 
     def sources(self) -> list[str]:
         """The questions, and which layouts of videos there are: they decide what is cut."""
-        root = self._videos_folder
+        root = self._videos_root
         layouts = {layout.folder for task in self._tasks() for layout in LAYOUTS[task]}
-        archives = [path.name for path in root.glob("*.zip")]
+        archives = [path.name for path in archives_of(root)]
         there = [folder for folder in layouts if (root / folder).is_dir()]
         return [*(source_of(self._file(task)) for task in self._tasks()), *sorted([*there, *archives])]
 
@@ -103,13 +92,9 @@ class MvBenchDataset(Dataset):
         return existing_file((inner if inner.is_dir() else folder) / file_of(task), "mvbench.folder")
 
     @property
-    def _videos_folder(self) -> Path:
+    def _videos_root(self) -> Path:
         given = self.config.videos
         return Path(self.config.folder, "video").expanduser() if given is None else Path(given).expanduser()
-
-    def _rows(self, videos: Videos) -> Iterator[Example | Quarantined]:
-        for task in self._tasks():
-            yield from self._rows_of(task, videos)
 
     def _rows_of(self, task: TaskName, videos: Videos) -> Iterator[Example | Quarantined]:
         seen: dict[tuple[Any, ...], str] = {}

@@ -12,7 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from cluenet.errors import DataError
+from cluenet.records import Clue
 from cluenet.registry import register
 from cluenet.verdicts import Measure, Verdict
 from cluenet_components._files import existing_file, existing_folder, read_text
@@ -23,19 +26,30 @@ from cluenet_components.datasets._options import index_of_text
 from cluenet_components.datasets._rows import BadRowError, Row
 
 ADVICE = "Take datasets/nextgqa of doc-doc/NExT-GQA."
+WORDS, CONCEPTS = "the answer can be seen", {"what": "answer"}
+"""Of a span as a clue. What is seen is not labelled, and the words of the answer would give it away."""
 
 
 @register.dataset("nextgqa")
 class NextGqaDataset(NextQaFamily):
     """NExT-GQA: questions of NExT-QA whose answer lies in labelled time spans; asks for answer and span.
 
-    Ids are `<video>_<qid>`. The spans are in `meta["spans"]`, for the metric alone: they say when and not what, so they
-    are no clues. The predicted span is the one that the model's kept clues point at. The train split has no spans. Videos
-    are looked for as `nextqa` does.
+    Ids are `<video>_<qid>`. The spans are in `meta["spans"]`, for the metric. They say when and not what, so they come as
+    clues only on demand (`clues`), all with the same words. The predicted span is the one that the model's kept clues point
+    at. The train split has no spans. Videos are looked for as `nextqa` does.
 
     Bad rows are quarantined: malformed, answer_outside_options, ambiguous_answer, bad_options, unknown_type, no_spans,
-    bad_spans, no_fps.
+    bad_spans, no_fps, corrupt_archive.
     """
+
+    class Config(NextQaFamily.Config):
+        clues: bool = Field(
+            False,
+            description="Whether labelled spans come as clues: times with the same words everywhere, so that agreement of "
+            "clues in words means nothing then.",
+        )
+
+    config: Config
 
     official_counts: ClassVar[Mapping[str, Mapping[str, int]]] = {
         "val": {"questions": 3358, "videos": 567, "CW": 1474, "TN": 879, "CH": 481, "TC": 472, "TP": 52},
@@ -63,6 +77,10 @@ class NextGqaDataset(NextQaFamily):
 
     def _labels(self, row: Row) -> dict[str, Any]:
         return {"spans": self._spans.of(row)} if self._spans else {}
+
+    def _clues(self, labels: Mapping[str, Any]) -> tuple[Clue, ...] | None:
+        spans = sorted(labels.get("spans", ())) if self.config.clues else []
+        return tuple(Clue(WORDS, start, end, concepts=CONCEPTS) for start, end in spans) or None
 
     @cached_property
     def _spans(self) -> Spans | None:

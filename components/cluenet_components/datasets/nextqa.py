@@ -35,7 +35,7 @@ class NextQaDataset(NextQaFamily):
     folder of frames. One that is nowhere keeps the path it should have, and is counted as missing when it is opened.
 
     Metric and result file are those of the repository's eval_mc.py. Bad rows are quarantined: malformed,
-    answer_outside_options, bad_options, unknown_type, no_fps.
+    answer_outside_options, bad_options, unknown_type, no_fps, corrupt_archive.
     """
 
     official_counts: ClassVar[Mapping[str, Mapping[str, int]]] = {

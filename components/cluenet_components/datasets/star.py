@@ -13,25 +13,25 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from cluenet.contracts import Dataset
 from cluenet.records import Clue, Example, Quarantined, VideoRef
 from cluenet.registry import register
 from cluenet.verdicts import Measure, Verdict
 from cluenet_components._files import existing_file, existing_folder, source_of
 from cluenet_components.datasets._options import index_of_text
 from cluenet_components.datasets._originals import charades
+from cluenet_components.datasets._places import Places, ZippedDataset
 from cluenet_components.datasets._rows import BadRowError, Row, claim, json_rows, number_field
-from cluenet_components.datasets._star_classes import OBJECTS, Classes, class_files, read_classes
+from cluenet_components.datasets._star_classes import OBJECTS, OTHER_FILES, Classes, class_files, read_classes
 from cluenet_components.datasets._star_clues import clues_of
 from cluenet_components.datasets._star_metrics import TYPES, accuracies, submission
-from cluenet_components.datasets._star_videos import StarVideo, StarVideos, read_rates
+from cluenet_components.datasets._star_videos import StarVideo, StarVideos
 
 CLASS_FOLDERS = ("STAR_classes", "classes", "annotations/STAR_classes", ".")
 RATES = ("video_fps", "video_fps.json")
 
 
 @register.dataset("star")
-class StarDataset(Dataset):
+class StarDataset(ZippedDataset):
     """STAR: interaction, sequence, prediction and feasibility questions about clips of Charades videos.
 
     The clip is [start, end] of the video `<videos>/<video_id>.mp4`, a file or a folder of dumped frames; nothing after its
@@ -39,10 +39,11 @@ class StarDataset(Dataset):
     their numbers are not used. Situation graphs come as clues with times and boxes, but for frames outside of the clip.
 
     The test split has no answers: its result file is what the leaderboard takes. Bad rows are quarantined: malformed,
-    unknown_type, bad_options, no_answer, answer_outside_options, ambiguous_answer, bad_bounds, no_fps, bad_fps, bad_clues.
+    unknown_type, bad_options, no_answer, answer_outside_options, ambiguous_answer, bad_bounds, no_fps, bad_fps, bad_clues,
+    corrupt_archive.
     """
 
-    class Config(Dataset.Config):
+    class Config(ZippedDataset.Config):
         split: Literal["train", "val", "validation", "test"] = Field(
             "train", description="Which split to use; validation is another word for val. test has no answers."
         )
@@ -83,13 +84,13 @@ class StarDataset(Dataset):
     def result_files(cls, verdicts: Sequence[Verdict]) -> dict[str, str]:
         return {"submission.json": submission(verdicts)}
 
-    def rows(self) -> Iterator[Example | Quarantined]:
-        videos = StarVideos(self.config.videos, read_rates(self._rates) if self._rates else {}, self.config.fps)
+    def _rows_with(self, videos: Places) -> Iterator[Example | Quarantined]:
+        films = StarVideos(videos, self._rates, self.config.fps)
         seen: dict[str, str] = {}
         for row in json_rows(self._file):
-            claim(_id(row), row, seen)
+            claim(_id(row), row, seen, "question_id")
             try:
-                yield self._example(row, videos)
+                yield self._example(row, films)
             except BadRowError as bad:
                 detail = f"{row.where}: {bad.detail}"
                 yield Quarantined(_id(row), self.name, str(row.file), bad.reason, detail, type=_type(row))
@@ -100,6 +101,10 @@ class StarDataset(Dataset):
 
     # ------------------------------------------------------------------------------------------------ where things are
 
+    @property
+    def _videos_root(self) -> Path:
+        return Path(self.config.videos).expanduser()
+
     @cached_property
     def _file(self) -> Path:
         split = {"validation": "val"}.get(self.config.split, self.config.split)
@@ -109,8 +114,15 @@ class StarDataset(Dataset):
     def _classes_folder(self) -> Path:
         if self.config.classes is not None:
             return existing_folder(self.config.classes, "star.classes")
-        places = [Path(self.config.folder).expanduser() / name for name in CLASS_FOLDERS]
-        return next((place for place in places if (place / OBJECTS).is_file()), places[0])
+        folder = Path(self.config.folder).expanduser()
+        places = [folder / name for name in CLASS_FOLDERS]
+        there = next((place for place in places if (place / OBJECTS).is_file()), None)
+        return there or self._zipped_classes(folder) or places[0]
+
+    def _zipped_classes(self, folder: Path) -> Path | None:
+        """Where the class files and rates of classes.zip are copied to; None where no archive has them."""
+        found, *_ = self._unzipped(folder, OBJECTS, *OTHER_FILES, *RATES)
+        return found and found.parent
 
     @cached_property
     def _rates(self) -> Path | None:
@@ -124,10 +136,10 @@ class StarDataset(Dataset):
 
     # ------------------------------------------------------------------------------------------------------- one row
 
-    def _example(self, row: Row, videos: StarVideos) -> Example:
+    def _example(self, row: Row, films: StarVideos) -> Example:
         value = _checked(row)
         options = _options(value)
-        video = videos.of(value["video_id"])
+        video = films.of(value["video_id"])
         clip = video.clip(*_bounds(value))
         return Example(
             id=_id(row),

@@ -13,29 +13,29 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from cluenet.contracts import Dataset
 from cluenet.records import Example, Quarantined, VideoRef
 from cluenet.registry import register
 from cluenet.verdicts import Measure, Verdict
-from cluenet_components._files import existing_file, existing_folder, source_of
+from cluenet_components._files import existing_file, source_of
 from cluenet_components.datasets import _videohallucer_metrics
+from cluenet_components.datasets._places import Places, ZippedDataset, existing_places
 from cluenet_components.datasets._rows import BadRowError, Row, json_rows
 from cluenet_components.datasets._videohallucer_metrics import ALL_CATEGORIES, CATEGORIES, EXTERNAL, SIDES, Category
 from cluenet_components.datasets._yes_no import OPTIONS, answer_of
 
 
 @register.dataset("videohallucer")
-class VideoHallucerDataset(Dataset):
+class VideoHallucerDataset(ZippedDataset):
     """VideoHallucer: pairs of a basic and a hallucinated yes/no question, right only together.
 
     Ids are `<category>-<number in the file, from 0>-<side>`; the type is the category. Each side is asked about its own
     video (semantic_detail pairs have two). external_factual and external_nonfactual share videos: one that is not in its
     own category's folder is taken from the other's. A bad pair gives two bad rows, a bad side one.
 
-    Bad rows are quarantined: malformed, answer_outside_options.
+    Bad rows are quarantined: malformed, answer_outside_options, corrupt_archive.
     """
 
-    class Config(Dataset.Config):
+    class Config(ZippedDataset.Config):
         split: Literal["test"] = Field("test", description="Which split to use; there is one.")
         folder: str = Field(
             ..., min_length=1, description="Folder videohallucer_datasets, with a folder for each category."
@@ -49,10 +49,18 @@ class VideoHallucerDataset(Dataset):
         "test": {category: 400 for category in CATEGORIES if category != "temporal"}
     }
 
-    def rows(self) -> Iterator[Example | Quarantined]:
+    @property
+    def _videos_setting(self) -> str:
+        return "folder"
+
+    @property
+    def _videos_root(self) -> Path:
+        return Path(self.config.folder).expanduser()
+
+    def _rows_with(self, videos: Places) -> Iterator[Example | Quarantined]:
         for category in self._categories():
             for row in json_rows(self._file(category)):
-                yield from (self._result(category, row, side) for side in SIDES)
+                yield from (self._result(category, row, side, videos) for side in SIDES)
 
     def sources(self) -> list[str]:
         return [source_of(self._file(category)) for category in self._categories()]
@@ -68,23 +76,23 @@ class VideoHallucerDataset(Dataset):
     def _categories(self) -> list[str]:
         return [category for category in ALL_CATEGORIES if category in self.config.categories]
 
-    def _root(self) -> Path:
-        return existing_folder(self.config.folder, "videohallucer.folder")
-
     def _file(self, category: str) -> Path:
-        return existing_file(self._root() / category / f"{category}.json", "videohallucer.folder")
+        """Copied out of its archive where it lies in one."""
+        root, place = existing_places(self._videos_root, "videohallucer.folder"), f"{category}/{category}.json"
+        found = None if (root / place).is_file() else self._unzipped(root, place)[0]
+        return existing_file(found or root / place, "videohallucer.folder")
 
-    def _result(self, category: str, row: Row, side: str) -> Example | Quarantined:
+    def _result(self, category: str, row: Row, side: str, videos: Places) -> Example | Quarantined:
         pair = f"{category}-{row.number - 1:04d}"
         record = row.value.get(side)
         meta = {"pair": pair, "side": side, "record": record, "type": row.value.get("type"), "is_yes": side == SIDES[0]}
         try:
-            return self._example(f"{pair}-{side}", category, row, side, meta)
+            return self._example(f"{pair}-{side}", category, row, side, meta, videos)
         except BadRowError as bad:
             detail = f"{row.where}: {bad.detail}"
             return Quarantined(f"{pair}-{side}", self.name, str(row.file), bad.reason, detail, type=category, meta=meta)
 
-    def _example(self, key: str, category: str, row: Row, side: str, meta: dict[str, Any]) -> Example:
+    def _example(self, key: str, category: str, row: Row, side: str, meta: dict[str, Any], videos: Places) -> Example:
         if row.problem:
             raise BadRowError("malformed", row.problem)
         record = row.value.get(side)
@@ -100,7 +108,7 @@ class VideoHallucerDataset(Dataset):
         return Example(
             id=key,
             dataset=self.name,
-            video=self._video(category, video),
+            video=_video(videos, category, video),
             question=question,
             options=OPTIONS,
             answer=answer,
@@ -108,11 +116,13 @@ class VideoHallucerDataset(Dataset):
             meta=meta,
         )
 
-    def _video(self, category: str, name: str) -> VideoRef:
-        """In the category's own folder, unless only the other external one has it."""
-        homes = [category, *(other for other in EXTERNAL if category in EXTERNAL and other != category)]
-        places = [self._root() / home / "videos" / name for home in homes]
-        return VideoRef(str(next((place for place in places if place.is_file()), places[0])))
+
+def _video(videos: Places, category: str, name: str) -> VideoRef:
+    """In the category's own folder, unless only the other external one has it."""
+    homes = [category, *(other for other in EXTERNAL if category in EXTERNAL and other != category)]
+    names = [f"{home}/videos/{name}" for home in homes]
+    found = (path for there in (videos.on_disk, videos) for place in names if (path := there.file(place)))
+    return VideoRef(str(next(found, videos.root / names[0])))
 
 
 def _text(record: Mapping[str, Any], name: str) -> str:

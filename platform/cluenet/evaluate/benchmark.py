@@ -27,12 +27,19 @@ def _asked(sample: Sample) -> Verdict:
     return Verdict(
         id=sample["id"], video=sample["video"], type=sample["type"], options=tuple(sample["options"]),
         answer=sample["answer"], prediction=sample["prediction"], correct=bool(sample["correct"]), span=_span(sample),
-        meta=sample["meta"],
+        meta=sample["meta"], hidden=sample["answer"] is None,
     )  # fmt: skip
 
 
 def _lost(row: Mapping[str, Any]) -> Verdict:
-    return Verdict(id=row["id"], video=row["path"], type=row["type"], meta=row["meta"], asked=False)
+    return Verdict(
+        id=row["id"], video=row["path"], type=row["type"], meta=row["meta"], asked=False, hidden=is_hidden(row)
+    )
+
+
+def is_hidden(row: Mapping[str, Any]) -> bool:
+    """Whether a row of quarantine.jsonl had no public answer, so that it counts in no score."""
+    return bool(row.get("hidden", False))
 
 
 def _span(sample: Sample) -> tuple[float, float] | None:
@@ -44,8 +51,8 @@ def _span(sample: Sample) -> tuple[float, float] | None:
 
 
 def measurable(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Those that count: answers are known, or never came to be asked for. None of a split without public answers."""
-    known = [one for one in verdicts if one.answer is not None or not one.asked]
+    """Those whose answer is public, or that are too bad to tell. None of a split without public answers."""
+    known = [one for one in verdicts if not one.hidden]
     return known if any(one.asked for one in known) else []
 
 

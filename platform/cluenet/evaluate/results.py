@@ -1,7 +1,8 @@
 """results.json: a pure function of samples.jsonl and of what was quarantined before any question could be asked.
 
-    accuracy   of the model's own answers: {overall, macro, by_type, all}; in `all` quarantined questions count as wrong
-    rows       the same without `all` for each row: own, oracle (ground-truth clues), none, text (the displayed words)
+    accuracy   of the model's own answers: {overall, macro, by_type, all}; in `all` quarantined questions count as wrong, but
+               for those whose answer is not public
+    rows       the same for each row: own, oracle (ground-truth clues), none, text (the displayed words)
     chance     accuracy of guessing: mean of 1 / options
     positions  how often each letter was predicted, and how often it was right, by the place where options were shown
     clues      {stated, kept}: agreement with labelled clues (see cluenet.metrics.clues), before and after the filter
@@ -28,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from cluenet.evaluate.benchmark import is_hidden
 from cluenet.evaluate.faithfulness import faithfulness
 from cluenet.evaluate.reliability import reliability
 from cluenet.evaluate.samples import Sample, stated_clues
@@ -65,10 +67,7 @@ def summarise(
     """`lost`: rows of quarantine.jsonl. `extracts`: whether the model states clues of its own, as opposed to the labels'."""
     known = [sample for sample in samples if sample["correct"] is not None]
     rows = ["own", *known[0]["rows"]] if known else ["own"]
-    blocks = {row: _accuracy(known, row, resamples) for row in rows}
-    on_all = accuracy_on_all(
-        [sample["correct"] for sample in known], _videos(known), [row["path"] for row in lost], resamples=resamples
-    )
+    blocks = {row: _accuracy(known, row, lost, resamples) for row in rows}
     agreement, more_notes = _clues(samples, extracts, resamples)
     trust, trust_notes = reliability(known, resamples)
     if samples and "faithfulness" in samples[0]:
@@ -77,7 +76,7 @@ def summarise(
         trust["filter"], filtering = filter_worth(samples, resamples=resamples)
         trust_notes |= {**more, **biased, **filtering}
     results: dict[str, Any] = rounded({
-        "accuracy": {**blocks["own"], "all": on_all.to_dict()}, "rows": blocks,
+        "accuracy": blocks["own"], "rows": blocks,
         "chance": chance([len(sample["options"]) for sample in known]), "positions": _positions(known),
         **agreement, **trust, "tokens": _tokens(samples), "counts": _counts(samples, known, lost),
         "notes": {**notes, **more_notes, **trust_notes},
@@ -89,9 +88,12 @@ def _videos(samples: Sequence[Sample]) -> list[str]:
     return [sample["video"] for sample in samples]
 
 
-def _accuracy(known: Sequence[Sample], row: str, resamples: int) -> dict[str, Any]:
+def _accuracy(known: Sequence[Sample], row: str, lost: Sequence[Mapping[str, Any]], resamples: int) -> dict[str, Any]:
     right = [sample["correct"] if row == "own" else sample["rows"][row]["correct"] for sample in known]
-    return accuracy(right, [sample["type"] for sample in known], _videos(known), resamples=resamples).to_dict()
+    of_asked = accuracy(right, [sample["type"] for sample in known], _videos(known), resamples=resamples)
+    wrong = [one["path"] for one in lost if not is_hidden(one)]
+    of_all = accuracy_on_all(right, _videos(known), wrong, resamples=resamples)
+    return {**of_asked.to_dict(), "all": of_all.to_dict()}
 
 
 def _positions(known: Sequence[Sample]) -> dict[str, list[int]]:

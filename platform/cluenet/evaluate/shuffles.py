@@ -1,9 +1,10 @@
 """`shuffles` of results.json: how scores depend on the order in which options are shown. Only with `evaluate.shuffles` above 1.
 
 n           number of orders
-accuracy    {values, mean, std}: of the answered questions, by order; std is the sample standard deviation
+accuracy    {values, mean, std}: of the questions that were asked, by order; std is the sample standard deviation
+all         the same, what could not be asked being wrong
 by_type     {type: {values, mean, std}}
-benchmark   the same for each of the dataset's own measures, of all rows
+benchmark   {all, answered}: the same for each of the dataset's own measures, as in the block of that name
 consistent  share of questions that got the same answer in every order
 """
 
@@ -14,9 +15,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from cluenet.contracts import Dataset
-from cluenet.evaluate.benchmark import measurable, verdicts_of
+from cluenet.evaluate.benchmark import benchmark, is_hidden, verdicts_of
 from cluenet.evaluate.samples import Sample
-from cluenet.metrics.benchmarks import measured
 from cluenet.metrics.faithfulness import estimates, mean
 
 
@@ -30,6 +30,7 @@ def shuffles(
     return {
         "n": len(orders),
         "accuracy": _spread([_accuracy(order) for order in known]),
+        "all": _spread([_accuracy(order, lost=sum(not is_hidden(row) for row in lost)) for order in known]),
         "by_type": {
             kind: _spread([_accuracy([s for s in order if s["type"] == kind]) for order in known]) for kind in types
         },
@@ -42,8 +43,9 @@ def _in_order(sample: Sample, number: int) -> Sample:
     return sample if number == 0 else {**sample, **sample["shuffles"][number - 1]}
 
 
-def _accuracy(known: Sequence[Sample]) -> float | None:
-    return fmean(float(sample["correct"]) for sample in known) if known else None
+def _accuracy(known: Sequence[Sample], lost: int = 0) -> float | None:
+    """`lost`: number of questions that could not be asked."""
+    return sum(sample["correct"] for sample in known) / (len(known) + lost) if known else None
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, Any]:
@@ -58,8 +60,15 @@ def _spread(values: Sequence[float | None]) -> dict[str, Any]:
 def _benchmark(
     orders: Sequence[Sequence[Sample]], lost: Sequence[Mapping[str, Any]], dataset: type[Dataset]
 ) -> dict[str, Any]:
-    found = [measured(dataset.measures(measurable(verdicts_of(order, lost))), resamples=1) for order in orders]
-    return {name: _spread([one[name]["value"] for one in found]) for name in found[0]}
+    """Of `all` and of `answered`; {} where there is nothing to measure by."""
+    found = [one for order in orders if (one := benchmark(dataset, verdicts_of(order, lost), 1))]
+    return {block: _by_measure([one[block] for one in found]) for block in (found[0] if found else ())}
+
+
+def _by_measure(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A measure of which nothing is answered in one order has no value there."""
+    names = dict.fromkeys(name for one in found for name in one)
+    return {name: _spread([one[name]["value"] if name in one else None for one in found]) for name in names}
 
 
 def _consistent(samples: Sequence[Sample], resamples: int) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from cluenet.data.accounting import labels_of
@@ -36,7 +37,7 @@ class SplitFacts:
         self.types[row.type or UNKNOWN] += 1
         if isinstance(row, Quarantined):
             self.reasons[row.reason] += 1
-            self.details.setdefault(row.reason, f"{row.id}: {row.detail}")
+            self.details.setdefault(row.reason, f"{PurePath(row.path).name}: {row.id}: {row.detail}")
         else:
             self._add_usable(row)
 
