@@ -156,7 +156,8 @@ class _Run:
                 continue
             if isinstance(row, Example):
                 why = clip["reason"], clip["detail"], clip["reader"]
-                row = Quarantined(row.id, row.dataset, row.video.path, *why, row.type, row.meta)
+                hidden = row.answer is None
+                row = Quarantined(row.id, row.dataset, row.video.path, *why, row.type, row.meta, hidden=hidden)
             accounts.add_quarantined(row)
             quarantined.append(replace(row, row=number))
 
