@@ -86,7 +86,7 @@ def mixed(videos: Path) -> list[Example | Quarantined]:
     odd = [question(f"odd{n}", videos / name) for n, name in enumerate(("uneven.mp4", "rotated.mp4", "frames"))]
     names = ("truncated.mp4", "garbage.mp4", "empty.mp4", "sound.mp4", "nowhere.mp4")
     bad = [question(f"bad{n}", videos / name) for n, name in enumerate(names)]
-    twice = [question("bad7", videos / "empty.mp4"), question("bad8", videos / "good01.mp4", 60.0)]
+    twice = [question("bad7", videos / "empty.mp4", answer=None), question("bad8", videos / "good01.mp4", 60.0)]
     row = Quarantined("row 9", "listed", "", "malformed", "no question")
     labelled = question("plain9", videos / "good01.mp4", clues=(Clue("it moves", 0.0, 1.0),), chain="it moves, so yes")
     return [row, *bad, *good, *clips, *odd, *twice, labelled]
@@ -132,6 +132,7 @@ class TestAccounts:
         assert [row["id"] for row in rows] == ["row 9", "bad0", "bad1", "bad2", "bad3", "bad4", "bad7", "bad8"]
         assert {row["reader"] for row in rows[1:]} == {"logged"}
         assert "nowhere.mp4" in rows[5]["detail"]
+        assert [row["id"] for row in rows if row["hidden"]] == ["bad7"], "its answer is not public, so it counts nowhere"
 
     def test_every_file_is_opened_once_for_all_its_clips(self, folder: Path) -> None:
         paths = openings(folder.parents[2] / "openings.log")
