@@ -203,6 +203,17 @@ def test_the_rate_a_content_part_gives_wins_over_the_rows(tmp_path: Path) -> Non
     assert only(tmp_path, {"messages": parts(part), "fps": 24}, frame_list_fps=3).video.fps == 5.0
 
 
+def test_a_rate_of_zero_is_named_and_no_other_one_taken(tmp_path: Path) -> None:
+    folder = frame_folder(tmp_path / "clip")
+    for row in (
+        chat(videos=[folder], fps=0),
+        {"messages": parts({"type": "video", "video": folder, "fps": 0}), "fps": 24},
+    ):
+        bad = only(tmp_path, row, frame_list_fps=3)
+        assert bad.reason == "malformed"
+        assert bad.detail.endswith("fps is 0, must be a number > 0")
+
+
 def test_frame_lists_that_are_not_a_folder_are_quarantined(tmp_path: Path) -> None:
     frames, others = frame_folder(tmp_path / "clip"), frame_folder(tmp_path / "other")
     for wrong, said in [

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluenet_components.datasets._rows import BadRowError, number_field
+from cluenet_components.datasets._rows import BadRowError, number_field, rate_field
 from cluenet_components.datasets._videos import NamedVideo, named_videos
 
 ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
@@ -96,8 +96,8 @@ def _read_part(part: Any, message: _Message) -> str:
     if value is None:
         message.video_marks += 1
         return ""
-    fps, start, end = (number_field(part, key) for key in ("fps", "video_start", "video_end"))
-    message.videos += [NamedVideo(video.name, fps or None, start, end) for video in named_videos(value)]
+    fps, start, end = rate_field(part, "fps"), *(number_field(part, key) for key in ("video_start", "video_end"))
+    message.videos += [NamedVideo(video.name, fps, start, end) for video in named_videos(value)]
     return ""
 
 

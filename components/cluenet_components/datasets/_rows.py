@@ -137,3 +137,11 @@ def number_field(row: Mapping[str, Any], name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise BadRowError("malformed", f"{name} is {value!r:.80}, must be a number >= 0")
     return float(value)
+
+
+def rate_field(row: Mapping[str, Any], name: str) -> float | None:
+    """A number of frames per second, or None where the row has no such field. Raises BadRowError malformed."""
+    rate = number_field(row, name)
+    if rate == 0:
+        raise BadRowError("malformed", f"{name} is {row[name]!r}, must be a number > 0")
+    return rate

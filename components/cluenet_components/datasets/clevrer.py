@@ -87,7 +87,8 @@ class ClevrerDataset(ZippedDataset):
 
     def sources(self) -> list[str]:
         """Annotations are named by size: they are gigabytes."""
-        return [source_of(self._file), *([content_hash(self._event_sizes())] if self.config.clues else [])]
+        sizes = self._event_sizes() if self.config.clues else []
+        return [source_of(self._file), *([content_hash(sizes)] if sizes else [])]
 
     def _event_sizes(self) -> list[tuple[str, int]]:
         """Of the annotation files of the split and, where it has no folder of them, of their archives."""

@@ -21,7 +21,7 @@ from cluenet_components._files import existing_file, existing_folder, source_of
 from cluenet_components._labels import Labels, problems
 from cluenet_components.datasets._chat import Turn, read_chat
 from cluenet_components.datasets._options import LETTERS, answer_index, split_options, without_letters
-from cluenet_components.datasets._rows import BadRowError, Row, json_rows, number_field
+from cluenet_components.datasets._rows import BadRowError, Row, json_rows, number_field, rate_field
 from cluenet_components.datasets._videos import NamedVideo, video_ref
 
 LABEL_FIELDS = ("clues", "distractors", "chain")
@@ -167,7 +167,7 @@ class MessagesDataset(Dataset):
         return f"{row.file.stem}-{row.number}"
 
     def _video(self, row: Mapping[str, Any], named: NamedVideo, root: Path) -> VideoRef:
-        start, end, fps = (number_field(row, name) for name in ("start", "end", "fps"))
+        start, end, fps = number_field(row, "start"), number_field(row, "end"), rate_field(row, "fps")
         clip = NamedVideo(
             named.name,
             named.fps or fps,
