@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -37,10 +38,25 @@ def _message(error: Any, location: tuple[Any, ...], model: type[BaseModel]) -> s
     return message if error["type"] == "component" or len(shown) > 80 else f"{message}, not {shown}"
 
 
-def _model_at(model: type[BaseModel] | None, location: tuple[Any, ...]) -> type[BaseModel] | None:
+def _model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel] | None:
+    """The model at a place, also inside lists, maps and optional settings."""
+    here: Any = model
     for part in location:
-        if model is None or part not in model.model_fields:
+        if _is_model(here):
+            field = next((one for name, one in here.model_fields.items() if part in (name, one.alias)), None)
+            here = _bare(field.annotation) if field else None
+        elif get_origin(here) in (list, tuple, dict):  # tuples are tuple[X, ...]
+            here = _bare(get_args(here)[get_origin(here) is dict])
+        else:
             return None
-        annotation = model.model_fields[part].annotation
-        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-    return model
+    return here if _is_model(here) else None
+
+
+def _bare(annotation: Any) -> Any:
+    """X of `X | None`."""
+    inner = [one for one in get_args(annotation) if one is not NoneType]
+    return inner[0] if get_origin(annotation) in (UnionType, Union) and len(inner) == 1 else annotation
+
+
+def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, BaseModel)

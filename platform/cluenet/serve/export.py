@@ -118,10 +118,15 @@ def check(path: str | Path) -> ServeConfig:
         values = yaml.safe_load(Path(path).read_text())
     except (OSError, yaml.YAMLError) as error:
         raise RecipeError(str(path), [Problem("", f"cannot be read: {error}")]) from None
+    return check_values(values, str(path))
+
+
+def check_values(values: Any, file: str) -> ServeConfig:
+    """The config of a file's content. Raises RecipeError with every problem, naming `file`."""
     try:
         config = ServeConfig.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(str(path), problems_of(error, ServeConfig)) from None
+        raise RecipeError(file, problems_of(error, ServeConfig)) from None
     if both := [
         Problem(
             f"applications.{a}.deployments.{d}", "has num_replicas and autoscaling_config; Ray refuses both: remove one"
@@ -130,14 +135,5 @@ def check(path: str | Path) -> ServeConfig:
         for d, one in enumerate(application.deployments)
         if one.num_replicas is not None and one.autoscaling_config is not None
     ]:
-        raise RecipeError(str(path), both)
+        raise RecipeError(file, both)
     return config
-
-
-def is_config(path: str | Path) -> bool:
-    """Whether a YAML file is meant as a Serve config, and not as a recipe."""
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError):
-        return False
-    return isinstance(values, dict) and "applications" in values

@@ -114,9 +114,9 @@ def plan(
 
 
 def validate(
-    files: Annotated[list[str], typer.Argument(metavar="FILE... [KEY.PATH=VALUE]...", help="Recipes, and overrides.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE... [KEY.PATH=VALUE]...", help="YAML files, and overrides of recipes.")],
 ) -> None:
-    """Check recipes, and Ray Serve configs of `cluenet serve --export`: every problem of every file."""
+    """Check recipes, grids, Ray Serve configs, files of Ray's cluster launcher and of KubeRay: every problem of every file."""
     paths = [Path(file) for file in files if "=" not in file or Path(file).exists()]
     overrides = [file for file in files if "=" in file and not Path(file).exists()]
     if not paths:
@@ -127,13 +127,10 @@ def validate(
 
 
 def _problems(path: Path, overrides: list[str]) -> str | None:
-    from cluenet.serve import export
+    from cluenet import validation
 
     try:
-        if export.is_config(path):
-            export.check(path)
-        else:
-            load_recipe(path, overrides)
+        validation.check(path, overrides)
     except CluenetError as error:
         return str(error)
     print(f"{path}: ok")
