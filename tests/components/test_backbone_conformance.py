@@ -36,7 +36,7 @@ def forgets_windows(vlm, monkeypatch):
 def sees_the_future(vlm, monkeypatch):
     right = vlm._prompt
     monkeypatch.setattr(
-        vlm, "_prompt", lambda batch: {**(inputs := right(batch)), "attention_mask": inputs["attention_mask"] | True}
+        vlm, "_prompt", lambda *args: {**(inputs := right(*args)), "attention_mask": inputs["attention_mask"] | True}
     )
 
 

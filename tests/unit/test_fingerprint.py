@@ -21,6 +21,7 @@ RECIPE = Recipe.from_dict({
         "test": [{"name": "clueworld", "split": "test"}],
         "size": {"height": 64, "width": 64},
     },
+    "model": {"reasoner": "clue_chain"},
     "train": {"stage1": {"steps": 10}, "stage2": {"steps": 5}},
 })  # fmt: skip
 DATASETS = ("data.train", "data.validation", "data.test")
@@ -28,7 +29,7 @@ OTHER_COMPONENT = {
     "reader": "pyav", "fallback_reader": "decord", "sampler": "fps", "clue_source": {"name": "file", "path": "c.jsonl"},
     "backbone": {"name": "hf_vlm", "path": "b"}, "clue_extractor": "none", "clue_filter": "top_k", "reasoner": "direct",
     "strategy": "fsdp",
-    "tuning": "lora",
+    "tuning": "lora", "pruning": "two_pass",
 }  # fmt: skip
 OTHER_VALUE: dict[str, Any] = {
     "train.stage1.accumulate": 2, "train.stage2.accumulate": 2, "data.reader.strategy": "scan", "data.fallback_reader.strategy": "scan", "data.codec": "jpeg95", "data.size.max_pixels": None, "train.precision": "bf16",

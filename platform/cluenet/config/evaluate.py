@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from cluenet.config.base import Section
+from cluenet.config.pruning import NoPruning, Pruning
 from cluenet.steps import setting
 
 Row = Literal["own", "oracle", "none", "text"]
@@ -27,6 +28,11 @@ class EvaluateSection(Section):
     )
     max_new_tokens: int = setting(
         32, "evaluate", description="Tokens after which what the model writes is cut; also of open questions.", ge=1
+    )
+    pruning: Pruning = setting(
+        NoPruning(),
+        "evaluate",
+        description="Which visual tokens the answer pass sees: none (all), two_pass or kv_select.",
     )
     shuffles: int = setting(
         1,
@@ -49,10 +55,15 @@ class EvaluateSection(Section):
     threads: int = setting(1, "evaluate", description="Torch threads per process; fixed, so that bytes repeat.", ge=1)
 
     @model_validator(mode="after")
-    def _faithfulness_has_probabilities(self) -> EvaluateSection:
+    def _faithfulness_can_be_measured(self) -> EvaluateSection:
         if self.faithfulness and self.mode == "generate":
             raise ValueError(
                 "faithfulness compares the probabilities of options, and mode `generate` answers without them. Set mode to "
                 "letters, or faithfulness to false"
+            )
+        if self.faithfulness and not isinstance(self.pruning, NoPruning):
+            raise ValueError(
+                f"faithfulness changes clues before a whole video, and pruning is {self.pruning.name}. Set pruning to none, or "
+                "faithfulness to false"
             )
         return self

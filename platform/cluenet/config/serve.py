@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from cluenet.config.base import Section
+from cluenet.config.pruning import NoPruning, Pruning
 from cluenet.steps import setting
 
 MIB = 1 << 20
@@ -89,5 +90,8 @@ class ServeSection(Section):
     cors_origins: tuple[str, ...] = setting((), "none", description="Web origins that browsers may call from.")
     clip_cache_bytes: int = setting(1024 * MIB, "none", ge=0, description="Watched clips that one engine keeps.")
     frame_cache_bytes: int = setting(512 * MIB, "none", ge=0, description="Decoded clips that one engine keeps.")
+    pruning: Pruning = setting(
+        NoPruning(), "none", description="Which visual tokens the answer pass sees: none (all), two_pass or kv_select."
+    )
     most_questions: int = setting(64, "none", ge=1, description="Questions that one engine answers together.")
     threads: int = setting(1, "none", ge=1, description="Torch threads of one engine.")

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from cluenet.config.pruning import pruning_of
 from cluenet.evaluate.option_order import Order, shown_order, stored_answer, stored_order, stored_record
 from cluenet.evaluate.results import available_rows
 from cluenet.evaluate.samples import Sample, View, sample_of, verdict
@@ -82,6 +83,7 @@ class Asking:
     faithfulness: bool
     utility: Utility  # this and the next: what makes a clue useful, with `faithfulness`
     delta: float
+    pruning: dict[str, Any]  # `evaluate.pruning`, as plain values
 
     @classmethod
     def of(cls, recipe: Recipe) -> Asking:
@@ -91,6 +93,7 @@ class Asking:
             rows=section.rows, threads=section.threads, device="cuda" if recipe.train.resources.gpu else "cpu",
             mode=section.mode, max_new_tokens=section.max_new_tokens, shuffles=section.shuffles, seed=section.seed,
             faithfulness=section.faithfulness, utility=useful.utility, delta=useful.delta,
+            pruning=section.pruning.model_dump(mode="json"),
         )  # fmt: skip
 
     @property
@@ -112,7 +115,7 @@ class BatchResult:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class Shown:
     """A batch whose options stand in one of their orders."""
 
     batch: Batch
@@ -127,11 +130,13 @@ class _Shown:
 
 
 class BatchEvaluator:
-    """One model in one process. Raises CheckpointError when the model folder cannot be loaded."""
+    """One model in one process. Raises CheckpointError when the model folder cannot be loaded, CluenetError when the model
+    cannot be pruned as it is asked to be."""
 
     def __init__(self, model_folder: Path, asking: Asking):
         torch.set_num_threads(asking.threads)
-        self.model, self.asking = load_model(model_folder, device=asking.device), asking
+        self.asking = asking
+        self.model = load_model(model_folder, device=asking.device).prune(pruning_of(asking.pruning))
 
     def __call__(self, prepared: PreparedSet, parts: Sequence[Part]) -> BatchResult:
         """Raises DataError when the prepared set is damaged, CheckpointError when the model's numbers are not finite."""
@@ -151,16 +156,24 @@ class BatchEvaluator:
             self._add_faithfulness(samples, shown, look)
         return BatchResult(samples, self.model.extracts, notes, time.perf_counter() - started, own_seconds)
 
+    def asked(self, prepared: PreparedSet, parts: Sequence[Part]) -> tuple[list[Sample], Shown, Look]:
+        """The samples with the model's own answers alone, for those who want to see more of what the model saw."""
+        examples = [prepared.examples_of(part.clip)[part.first : part.last] for part in parts]
+        shown = self._first([prepared.clip(part.clip) for part in parts], examples)
+        look = self.model.look(shown.batch)
+        answers = self._answers(shown, ["own"], look)
+        return self._samples(parts, examples, shown, shown.stored(answers)), shown, look
+
     # ------------------------------------------------------------------------------------ option orders
-    def _first(self, clips: Sequence[Frames | EncodedClip], examples: Sequence[Sequence[Example]]) -> _Shown:
+    def _first(self, clips: Sequence[Frames | EncodedClip], examples: Sequence[Sequence[Example]]) -> Shown:
         shown, orders = self._in_order(examples, 0)
         batch = self.model.collate(list(zip(clips, shown)), seed=0, shuffle_options=False)
-        return _Shown(batch.to(self.asking.device), orders)
+        return Shown(batch.to(self.asking.device), orders)
 
-    def _reordered(self, batch: Batch, examples: Sequence[Sequence[Example]], shuffle: int) -> _Shown:
+    def _reordered(self, batch: Batch, examples: Sequence[Sequence[Example]], shuffle: int) -> Shown:
         """The same questions about the same clips, which are not looked at again."""
         shown, orders = self._in_order(examples, shuffle)
-        return _Shown(self.model.collator.questions(batch.prefix, batch.grids, shown).to(self.asking.device), orders)
+        return Shown(self.model.collator.questions(batch.prefix, batch.grids, shown).to(self.asking.device), orders)
 
     def _in_order(self, examples: Sequence[Sequence[Example]], shuffle: int) -> tuple[list[list[Example]], list[Order]]:
         orders = [[self.asking.order(example, shuffle) for example in row] for row in examples]
@@ -170,11 +183,11 @@ class BatchEvaluator:
         return shown, [order for row in orders for order in row]
 
     # ------------------------------------------------------------------------------------------ answers
-    def _answers(self, shown: _Shown, rows: Sequence[str], look: Look) -> dict[ClueRow, list[Answer]]:
+    def _answers(self, shown: Shown, rows: Sequence[str], look: Look) -> dict[ClueRow, list[Answer]]:
         return self.model.predict_rows(shown.batch, rows, look=look, writing=self.asking.writing)  # type: ignore[arg-type]
 
     def _samples(
-        self, parts: Sequence[Part], examples: Sequence[Sequence[Example]], shown: _Shown, answers: Sequence[dict[str, Answer]]
+        self, parts: Sequence[Part], examples: Sequence[Sequence[Example]], shown: Shown, answers: Sequence[dict[str, Answer]]
     ) -> list[Sample]:  # fmt: skip
         asked = [(part.clip, grid, one) for part, grid, row in zip(parts, shown.batch.grids, examples) for one in row]
         return [
@@ -183,14 +196,14 @@ class BatchEvaluator:
         ]
 
     def _add_shuffle(
-        self, samples: Sequence[Sample], examples: Sequence[Sequence[Example]], shown: _Shown, look: Look
+        self, samples: Sequence[Sample], examples: Sequence[Sequence[Example]], shown: Shown, look: Look
     ) -> None:
         given = shown.stored(self._answers(shown, ["own"], look))
         asked = [example for row in examples for example in row]
         for sample, example, answers in zip(samples, asked, given, strict=True):
             sample.setdefault("shuffles", []).append(rounded(verdict(example, answers["own"])))
 
-    def _add_faithfulness(self, samples: Sequence[Sample], shown: _Shown, look: Look) -> None:
+    def _add_faithfulness(self, samples: Sequence[Sample], shown: Shown, look: Look) -> None:
         changed = intervene(self.model, shown.batch, look)
         diagnosed = diagnose(self.model, shown.batch, look, utility=self.asking.utility, delta=self.asking.delta)
         for sample, order, *records in zip(samples, shown.orders, changed, diagnosed, strict=True):
@@ -213,7 +226,7 @@ class BatchEvaluator:
         return [vocabulary.decode(vocabulary.encode(clue.shifted(-start), grid)) for clue in example.clues or ()]
 
     def _view(self, grid: Grid) -> View:
-        return View((grid.blocks, grid.rows, grid.cols), grid.seconds, self.model.reasoner.sees_video)
+        return View((grid.blocks, grid.rows, grid.cols), grid.seconds, self.model.tokens_seen(grid))
 
 
 @lru_cache(maxsize=8)

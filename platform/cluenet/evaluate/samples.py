@@ -47,7 +47,7 @@ class View:
 
     shape: tuple[int, int, int]  # blocks, rows, cols
     block_seconds: tuple[float, ...]
-    sees_video: bool  # whether the answer pass does
+    seen: int  # how many visual tokens the answer pass sees
 
     @property
     def tokens(self) -> int:
@@ -73,7 +73,7 @@ def sample_of(
         "order": list(order), **verdict(example, own), "rows": others, "target": example.answer_text,
         "filtered_resps": [_words(example, own.prediction)],
         "clues": stated, "true_clues": _true_clues(example.clues, true_words), "chain": example.chain, "meta": dict(example.meta),
-        "tokens": {"visual": view.tokens, "seen": view.tokens if view.sees_video else 0, "clue_words": _num_words(own)},
+        "tokens": {"visual": view.tokens, "seen": view.seen, "clue_words": _num_words(own)},
     })  # fmt: skip
     return line
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cluenet.model.packing import pick
+from cluenet.model.shared_prompt import PrefixBatch
 from cluenet.model.vlm import Prefix, VisionLanguageModel
 
 
@@ -27,3 +29,9 @@ def attention_map(
         vlm.text.set_attn_implementation(before)
         handle.remove()
     return seen[0]
+
+
+def at_visual_tokens(map_BLS: Tensor, rows_BQ: Tensor, prompts: PrefixBatch) -> Tensor:
+    """[B, Q, N] of an `attention_map`, how much these text rows look at the visual tokens; 0 on padding."""
+    columns = prompts.visual_index_BN[:, None].expand(-1, rows_BQ.shape[1], -1)
+    return pick(map_BLS, rows_BQ).gather(-1, columns) * prompts.visual_mask_BN[:, None]

@@ -24,9 +24,10 @@ from safetensors.torch import load_file, save_file
 
 from cluenet.config.base import Section
 from cluenet.config.model import ModelSection
+from cluenet.config.pruning import Pruning
 from cluenet.config.train import TrainSection
 from cluenet.config.tuning import QloraTuning
-from cluenet.errors import CheckpointError, RecipeError
+from cluenet.errors import CheckpointError, Problem, RecipeError
 from cluenet.folders import finished, read_manifest
 from cluenet.model import quantization
 from cluenet.model.adapter import base_of, find_base, load_adapter, merge_adapter, save_adapter
@@ -144,6 +145,18 @@ def _section(folder: Path, section: type[SectionT], values: Mapping[str, Any]) -
         return section.model_validate(values)
     except ValidationError as error:
         raise RecipeError(str(folder / CONFIG), problems_of(error, section)) from None
+
+
+def check_pruning(folder: str | Path, pruning: Pruning, *, section: str) -> None:
+    """Whether the folder's model can be pruned so, before it is loaded. section: of the recipe, that asks for it.
+
+    Raises RecipeError where it cannot, CheckpointError like `load_model`."""
+    folder = Path(folder)
+    settings = _read(folder, CONFIG)
+    load_components(settings.get("plugins", ()))
+    model = _section(folder, ModelSection, settings["model"])
+    if problem := pruning.misfit(model.reasoner, model.clue_extractor):
+        raise RecipeError(str(folder), [Problem(f"{section}.{problem.path}", problem.message)])
 
 
 def read_frame_policy(folder: str | Path) -> dict[str, Any]:

@@ -10,14 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cluenet.config.pruning import NoPruning, Pruning, TwoPass
 from cluenet.config.train import Stage
 from cluenet.contracts import ClueExtractor, ClueFilter, Reasoner
-from cluenet.model import evidence
+from cluenet.model import evidence, pruning
 from cluenet.model.batch import Batch, Collator, PrefixBatch
 from cluenet.model.chains import with_written_chains
 from cluenet.model.clues import ClueStates, confidence_of, group_mean
 from cluenet.model.evidence import ClueRow, Evidence
 from cluenet.model.generate import Writing, replies
+from cluenet.model.grid import Grid
 from cluenet.model.losses import option_logprobs
 from cluenet.model.objective import objective
 from cluenet.model.packing import pick, place
@@ -60,6 +62,15 @@ class ClueNet(nn.Module):
             generates=reasoner.config.generate_chain,
         )  # fmt: skip
         self.letter_ids = vlm.letter_ids()
+        self.pruning: Pruning = NoPruning()
+
+    def prune(self, how: Pruning) -> ClueNet:
+        """From now on answers see these visual tokens of the videos that are watched. Not for training. Returns itself.
+
+        Raises CluenetError where this model cannot be pruned so."""
+        pruning.check(self, how)
+        self.pruning = how
+        return self
 
     def collate(
         self,
@@ -89,6 +100,8 @@ class ClueNet(nn.Module):
         """What all questions about these clips share; None for a model that looks at no video."""
         if not (self.extracts or self.reasoner.sees_video):
             return None
+        if isinstance(self.pruning, TwoPass):
+            return pruning.first_pass(self, prompts, self.pruning)
         layer = self.extractor.layer if self.extracts else None
         return self.vlm.prefix(prompts, layer=layer, whole=self.reasoner.sees_video)
 
@@ -135,6 +148,10 @@ class ClueNet(nn.Module):
         return Probe(lambda clues: gold_logprob(self, *self.reasoned(batch, prefix, clues)), empty)
 
     # ------------------------------------------------------------------------------------- answer
+    def tokens_seen(self, grid: Grid) -> int:
+        """How many visual tokens of such a clip an answer sees at inference."""
+        return self.pruning.count(grid.tokens) if self.reasoner.sees_video else 0
+
     def reason(self, batch: Batch, prefix: Prefix | None, clues_BQKWD: Tensor) -> Tensor:
         """[B, L, D] states of the answer pass, which reads these clues."""
         rows = batch.answer.packed
@@ -229,6 +246,7 @@ class ClueNet(nn.Module):
             return self.option_logprobs(*self.reasoned(batch, prefix, clues_BQKWD))
 
     def _answers(self, batch: Batch, prefix: Prefix | None, read: Evidence, writing: Writing) -> list[Answer]:
+        batch, prefix, read = pruning.pruned(self, batch, prefix, read)
         batch, hidden = self.reasoned(batch, prefix, read.embeds_BQKWD)
         texts = replies(self, batch, self.seen(prefix), self.answer_inputs(batch, read.embeds_BQKWD), writing)
         return answers_of(self, batch, read, self.option_logprobs(batch, hidden), texts)

@@ -16,14 +16,17 @@ class Prefix:
     valid_BP: Tensor  # bool, False on padding
     visual_BND: Tensor | None  # states at the clue layer, None when no clue layer was asked for
     visual_mask_BN: Tensor
+    visual_inputs_SBMD: Tensor | None = None
+    """What the decoder takes of the video, where a second pass will want it: embeddings, then DeepStack inputs."""
 
     def only(self, b: int) -> Prefix:
         """The prefix of one clip, as a batch of one."""
         one = slice(b, b + 1)
         states = None if self.visual_BND is None else self.visual_BND[one]
+        inputs = None if self.visual_inputs_SBMD is None else self.visual_inputs_SBMD[:, one]
         return Prefix(
-            [(k[one], v[one]) for k, v in self.keys_values], self.valid_BP[one], states, self.visual_mask_BN[one]
-        )
+            [(k[one], v[one]) for k, v in self.keys_values], self.valid_BP[one], states, self.visual_mask_BN[one], inputs
+        )  # fmt: skip
 
 
 def with_prefix(allowed_BLL: Tensor, prefix: Prefix | None) -> Tensor:

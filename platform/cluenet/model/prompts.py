@@ -19,6 +19,8 @@ from cluenet.model.video_text import time_label
 
 MOST_REMEMBERED = 200_000
 """Texts whose token ids are kept."""
+MOST_GRIDS = 1_000
+"""Shapes of clips whose prompts' columns are kept."""
 
 _QUESTION_MARK = "\x00question\x00"
 
@@ -62,6 +64,7 @@ class Prompts:
     family: Family
     tokenizer: Any
     _ids: dict[str, list[int]]
+    _blocks_of: dict[Grid, tuple[Tensor, Tensor]]
 
     # -------------------------------------------------------------------------------------- words
     def ids(self, text: str) -> list[int]:
@@ -131,19 +134,27 @@ class Prompts:
 
         kept_N: bool. A placeholder that belongs to no frame stays.
         """
-        head, between, _ = self.chat_parts()
-        video = self.family.video_text(grid, self.labels(grid))
-        encoded = self.tokenizer(str(video), add_special_tokens=False, return_offsets_mapping=True)
-        ends = list(accumulate(map(len, (video.before, *video.blocks))))
-        blocks_kept = kept_N.view(grid.blocks, grid.per_block).any(1).tolist()
-        tokens = iter(kept_N.tolist())
-        keep = [True] * len(self.ids(head))
-        for token, (start, _) in zip(encoded.input_ids, encoded.offset_mapping):
-            block = bisect_right(ends, start) - 1  # -1 before the blocks, their number behind them
-            here = blocks_kept[block] if 0 <= block < grid.blocks else True
-            keep.append(next(tokens, True) if token == self.placeholder else here)
-        keep += [True] * len(self.ids(between))
-        return torch.tensor(keep).nonzero()[:, 0]
+        block_P, visual_P = self._blocks(grid)
+        keep_P = torch.cat([kept_N.view(grid.blocks, -1).any(1), torch.ones(1, dtype=torch.bool)])[block_P]
+        keep_P[visual_P] = kept_N
+        return keep_P.nonzero()[:, 0]
+
+    def _blocks(self, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Of `video_ids(grid)`: which temporal block every token belongs to, -1 where to none; and columns of the visual
+        tokens. Remembered: every question about a clip asks again."""
+        if grid not in self._blocks_of:
+            if len(self._blocks_of) >= MOST_GRIDS:
+                self._blocks_of.clear()
+            head, between, _ = self.chat_parts()
+            video = self.family.video_text(grid, self.labels(grid))
+            encoded = self.tokenizer(str(video), add_special_tokens=False, return_offsets_mapping=True)
+            ends = list(accumulate(map(len, (video.before, *video.blocks))))
+            found = [bisect_right(ends, start) - 1 for start, _ in encoded.offset_mapping]
+            here = [block if block < grid.blocks else -1 for block in found]
+            block_P = torch.tensor([*[-1] * len(self.ids(head)), *here, *[-1] * len(self.ids(between))])
+            visual_P = torch.tensor(self.video_ids(grid)).eq(self.placeholder).nonzero()[: grid.tokens, 0]
+            self._blocks_of[grid] = block_P, visual_P
+        return self._blocks_of[grid]
 
     def positions(self, ids: Sequence[int], grid: Grid) -> Tensor:
         """[3, P] rotary positions of a whole prompt with one video; families with one axis take the first."""

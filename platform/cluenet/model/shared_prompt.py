@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from cluenet.model.grid import Grid
 from cluenet.model.packing import Movable
@@ -44,7 +45,8 @@ class PrefixBatch(Movable):
 class PrunedPrefixBatch(PrefixBatch):
     """Prompts with a part of the visual tokens. What is left has the positions it had."""
 
-    kept_M: Tensor  # bool
+    kept_M: Tensor  # bool: of the embeddings that the model makes of all clips
+    columns_BP: Tensor  # of the whole prompt, that are left; 0 on padding
     starts: list[int]
 
     @property
@@ -60,8 +62,26 @@ def prefix_batch(
 ) -> PrefixBatch:  # fmt: skip
     """`kept`: bool [N] per clip, which visual tokens the decoder gets to see; what the prompt says around blocks of which
     nothing is left goes too. None: all, nothing is pruned."""
-    whole = [_Prompt.of(vlm, grid) for grid in grids]
-    prompts = whole if kept is None else [prompt.pruned(vlm, grid, k) for prompt, grid, k in zip(whole, grids, kept)]
+    if kept is not None:
+        pruned, (pixels, encoded) = pruned_batch(vlm, grids, kept), _video(vlm, clips, grids)
+        return replace(pruned, pixels=pixels, encoded=encoded)
+    prompts, (pixels, encoded) = [_Prompt.of(vlm, grid) for grid in grids], _video(vlm, clips, grids)
+    return PrefixBatch(pixels, *_tensors(vlm, prompts, grids), encoded=encoded)
+
+
+def pruned_batch(vlm: VisionLanguageModel, grids: Sequence[Grid], kept: Sequence[Tensor]) -> PrunedPrefixBatch:
+    """Prompts of clips of which `kept`, bool [N] each, is left, without pixels: for a decoder that has the visual inputs."""
+    whole = {grid: _Prompt.of(vlm, grid) for grid in set(grids)}
+    columns = [vlm.kept_columns(grid, kept_N) for grid, kept_N in zip(grids, kept, strict=True)]
+    prompts = [whole[grid].only(rest, kept_N) for grid, rest, kept_N in zip(grids, columns, kept)]
+    kept_M = torch.cat([_with_extra(row, vlm.family.extra_tokens) for row in kept])
+    starts = [int(whole[grid].positions_3P.max()) + 1 for grid in grids]
+    columns_BP = pad_sequence(columns, batch_first=True)
+    return PrunedPrefixBatch(torch.empty(0), *_tensors(vlm, prompts, grids), kept_M, columns_BP, starts)
+
+
+def _tensors(vlm: VisionLanguageModel, prompts: Sequence[_Prompt], grids: Sequence[Grid]) -> tuple[Tensor, ...]:
+    """The fields of a `PrefixBatch` after its pixels."""
     length, count = max(len(prompt.ids_P) for prompt in prompts), max(grid.tokens for grid in grids)
     shape = (len(prompts), length)
     ids_BP, valid_BP = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
@@ -73,13 +93,7 @@ def prefix_batch(
         ids_BP[b, :width], valid_BP[b, :width], positions_3BP[:, b, :width] = prompt.ids_P, True, prompt.positions_3P
         mask_BN[b, : grids[b].tokens] = prompt.kept_N
         index_BN[b, mask_BN[b]] = prompt.visual_columns(vlm.placeholder)
-    pixels, encoded = _video(vlm, clips, grids)
-    tensors = (pixels, vlm.grid_thw(grids), ids_BP, valid_BP, positions_3BP, index_BN, mask_BN)
-    if kept is None:
-        return PrefixBatch(*tensors, encoded=encoded)
-    kept_M = torch.cat([_with_extra(row, vlm.family.extra_tokens) for row in kept])
-    starts = [int(prompt.positions_3P.max()) + 1 for prompt in whole]
-    return PrunedPrefixBatch(*tensors, kept_M, starts, encoded=encoded)
+    return vlm.grid_thw(grids), ids_BP, valid_BP, positions_3BP, index_BN, mask_BN
 
 
 def _video(
@@ -105,8 +119,7 @@ class _Prompt:
         ids = vlm.video_ids(grid)
         return cls(torch.tensor(ids), vlm.positions(ids, grid), torch.ones(grid.tokens, dtype=torch.bool))
 
-    def pruned(self, vlm: VisionLanguageModel, grid: Grid, kept_N: Tensor) -> _Prompt:
-        columns = vlm.kept_columns(grid, kept_N)
+    def only(self, columns: Tensor, kept_N: Tensor) -> _Prompt:
         return _Prompt(self.ids_P[columns], self.positions_3P[:, columns], kept_N)
 
     def visual_columns(self, placeholder: int) -> Tensor:

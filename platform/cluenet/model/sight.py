@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cluenet.model.attention_map import attention_map
+from cluenet.model.attention_map import at_visual_tokens, attention_map
 from cluenet.model.batch import Batch
 from cluenet.model.packing import pick, place
 from cluenet.model.vlm import Prefix, VisionLanguageModel
@@ -109,5 +109,4 @@ class Sight:
     ) -> Tensor:
         embeds = F.embedding(ids_BL, self._vlm.embeddings_VD)
         map_BLS = attention_map(self._vlm, embeds, positions_BL, allowed_BLL, prefix=self._prefix, layer=layer)
-        columns = self._batch.prefix.visual_index_BN[:, None].expand(-1, rows_BQ.shape[1], -1)
-        return pick(map_BLS, rows_BQ).gather(-1, columns) * self.visual_mask_BN[:, None]
+        return at_visual_tokens(map_BLS, rows_BQ, self._batch.prefix)

@@ -49,6 +49,7 @@ class VisionLanguageModel(Prompts, nn.Module):
         self.processor = video_processor(files, self.family, hf.config)
         self.recomputes = False  # gradient checkpointing: backward runs decoder layers again
         self._ids: dict[str, list[int]] = {}
+        self._blocks_of: dict[Grid, tuple[Tensor, Tensor]] = {}
         if self.family.patches:
             use_fast_vision(attrgetter(self.family.tower)(hf))
 
@@ -148,12 +149,20 @@ class VisionLanguageModel(Prompts, nn.Module):
         clips = embeds.split([grid.tokens + self.family.extra_tokens for grid in grids])
         return torch.cat([clip[: grid.tokens] for clip, grid in zip(clips, grids)])
 
+    def visual_inputs(self, batch_prefix) -> list[Tensor]:
+        """What the decoder takes of all clips, each [sum of N, D]: embeddings, then DeepStack inputs."""
+        known = batch_prefix.encoded
+        visual, deepstack = self.project(known or self.tower(batch_prefix.pixels, batch_prefix.grid_B3))
+        return [visual, *deepstack]
+
     # ------------------------------------------------------------------------------------- passes
-    def prefix(self, batch_prefix, *, layer: int | None, whole: bool) -> Prefix:
+    def prefix(
+        self, batch_prefix, *, layer: int | None, whole: bool, visual: Sequence[Tensor] | None = None
+    ) -> Prefix:  # fmt: skip
         """Run the shared prompt once. `layer`: tap the input of that decoder layer at the visual tokens;
-        `whole` False: stop there, because nothing above it will be asked for."""
+        `whole` False: stop there, because nothing above it will be asked for. `visual`: what `visual_inputs` made before."""
         cache = self._cache_of_one_pass(None)
-        _, tapped = self._run(tap=layer, stop=not whole, **self._prompt(batch_prefix), past_key_values=cache)
+        _, tapped = self._run(tap=layer, stop=not whole, **self._prompt(batch_prefix, visual), past_key_values=cache)
         run = self.layers if whole else layer or 0
         states = None
         if layer is not None:
@@ -162,14 +171,12 @@ class VisionLanguageModel(Prompts, nn.Module):
         keys_values = [(entry.keys, entry.values) for entry in cache.layers[:run]]
         return Prefix(keys_values, batch_prefix.valid_BP, states, batch_prefix.visual_mask_BN)
 
-    def _prompt(self, batch_prefix) -> dict[str, Any]:
+    def _prompt(self, batch_prefix, visual: Sequence[Tensor] | None = None) -> dict[str, Any]:
         """The shared prompt as inputs of the decoder."""
-        known = batch_prefix.encoded
-        visual, deepstack = self.project(known or self.tower(batch_prefix.pixels, batch_prefix.grid_B3))
-        visual, *deepstack = (batch_prefix.shown(part) for part in (visual, *deepstack))
-        embeds = F.embedding(batch_prefix.ids_BP, self.embeddings_VD)
+        shown = [batch_prefix.shown(part) for part in visual or self.visual_inputs(batch_prefix)]
+        embeds, deepstack = F.embedding(batch_prefix.ids_BP, self.embeddings_VD), shown[1:]
         is_visual = batch_prefix.ids_BP.eq(self.placeholder) & batch_prefix.valid_BP
-        embeds = embeds.masked_scatter(is_visual[..., None], visual.to(embeds.dtype))
+        embeds = embeds.masked_scatter(is_visual[..., None], shown[0].to(embeds.dtype))
         count = embeds.shape[1]
         causal = torch.ones(count, count, dtype=torch.bool, device=embeds.device).tril()
         diagonal = torch.eye(count, dtype=torch.bool, device=embeds.device)

@@ -12,6 +12,7 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from cluenet.config.serve import Deployment, Limits, ServeSection
+from cluenet.model.checkpoint import check_pruning
 from cluenet.serve import metrics, routing
 from cluenet.serve.api import build_app
 from cluenet.serve.arguments import DECODING, ENGINE, INGRESS, AppArgs, options
@@ -23,7 +24,7 @@ from cluenet.serve.service import ServedModel, Service
 
 def build(args: AppArgs) -> Application:
     """Ingress, decoding and engine, which scale apart. Raises CheckpointError for a folder that is no model,
-    CluenetError where keys are asked for and there are none."""
+    RecipeError where its answers cannot be pruned as they are to be, CluenetError where keys are asked for and there are none."""
     return application(args, EngineReplica)
 
 
@@ -31,6 +32,7 @@ def application(args: AppArgs, engine_replica: type) -> Application:
     """`build` with another class for the engine, such as one that only sleeps, to measure what surrounds it."""
     section = args.serve
     ServedModel.of(args.model, section.model_name)  # before any replica starts
+    check_pruning(args.model, section.pruning, section="serve")
     read_keys(section.keys_variable)
     decoding = _deployment(DecodingReplica, DECODING, section.decoding, section.limits)
     engine = _deployment(engine_replica, ENGINE, section.engine, section.limits).options(

@@ -35,7 +35,7 @@ class EngineReplica:
         torch.set_num_threads(section.threads)
         device = "cuda" if section.engine.gpu else "cpu"
         self.engine = Engine(
-            load_model(model, device=device), device=device, clip_bytes=section.clip_cache_bytes,
+            load_model(model, device=device).prune(section.pruning), device=device, clip_bytes=section.clip_cache_bytes,
             most_questions=section.most_questions,
         )  # fmt: skip
         self.frames: ByteCache[EncodedClip] = ByteCache(section.frame_cache_bytes, lambda clip: len(clip.blob))
@@ -124,7 +124,7 @@ class EngineReplica:
         key, cached = asked.clip.key, clip is None
         if clip is not None:
             self.frames.put(key, clip)
-        if key in self.engine.clips and key in self.facts:
+        if self.engine.keeps(key) and key in self.facts:
             return None, cached
         clip = clip or self.frames.get(key)
         if clip is None:

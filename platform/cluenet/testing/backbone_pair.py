@@ -47,6 +47,14 @@ class Clip:
     ids: list[int]  # of the shared prompt
     starts: list[int]  # of the text after it, in a list of one
 
+    @classmethod
+    def of(cls, vlm: VisionLanguageModel, frames: Frames, *, device: str) -> Clip:
+        grid = vlm.grid(frames.frames_THWC, frames.seconds_T)
+        batch = prefix_batch(vlm, [frames], [grid])
+        return cls(
+            frames, grid, batch.pixels.to(device), batch.grid_B3.to(device), vlm.video_ids(grid), batch.text_starts
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class BackbonePair:
@@ -133,8 +141,8 @@ class BackbonePair:
         columns = [column for column, token in enumerate(clip.ids) if token == self.vlm.placeholder]
         return [found[layer][0, columns[: clip.grid.tokens]] for layer in layers]
 
-    def generated(self, clip: Clip, pruned: PrefixBatch, text_1LD: Tensor) -> list[int]:
-        """What `generate` writes after a pruned prompt and these embeddings."""
+    def pruned_inputs(self, clip: Clip, pruned: PrefixBatch, text_1LD: Tensor) -> dict[str, Any]:
+        """A pruned prompt with these embeddings behind it."""
         device, theirs = clip.pixels.device, self.features(clip)
         ids, length, start = pruned.ids_BP[0].to(device), text_1LD.shape[1], pruned.text_starts[0]
         positions = torch.cat([pruned.positions_3BP[:, 0], torch.arange(start, start + length).expand(3, -1)], dim=1)
@@ -148,10 +156,19 @@ class BackbonePair:
         else:
             prompt[0, ids == self.vlm.placeholder] = visual
         embeds = torch.cat([prompt, text_1LD], dim=1)
+        mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=device)
+        positions = self._positions(positions).to(device)
+        return {"inputs_embeds": embeds, "attention_mask": mask, "position_ids": positions, **extra}
+
+    def pruned_logits(self, clip: Clip, pruned: PrefixBatch, text_1LD: Tensor) -> Tensor:
+        """[L, V] of the embeddings behind a pruned prompt, from one pass over both."""
+        return self.hf(**self.pruned_inputs(clip, pruned, text_1LD)).logits[0, -text_1LD.shape[1] :]
+
+    def generated(self, clip: Clip, pruned: PrefixBatch, text_1LD: Tensor) -> list[int]:
+        """What `generate` writes after a pruned prompt and these embeddings."""
         tokens = self.hf.generate(
-            inputs_embeds=embeds, attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=device),
-            position_ids=self._positions(positions).to(device), max_new_tokens=NEW_TOKENS, do_sample=False, num_beams=1,
-            repetition_penalty=1.0, eos_token_id=None, **extra,
+            **self.pruned_inputs(clip, pruned, text_1LD), max_new_tokens=NEW_TOKENS, do_sample=False, num_beams=1,
+            repetition_penalty=1.0, eos_token_id=None,
         )  # fmt: skip
         return tokens[0].tolist()
 
@@ -172,12 +189,7 @@ def opened(folder: str, device: str) -> BackbonePair:
 def _clip(vlm: VisionLanguageModel, seed: int, count: int, height: int, width: int, *, device: str) -> Clip:
     """Noise, and so short that Transformers counts Qwen2.5-VL's positions as the adapter does (`positions.multimodal`)."""
     pixels = np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
-    frames = Frames(pixels, np.arange(count) / 16, count / 16)
-    grid = vlm.grid(frames.frames_THWC, frames.seconds_T)
-    batch = prefix_batch(vlm, [frames], [grid])
-    return Clip(
-        frames, grid, batch.pixels.to(device), batch.grid_B3.to(device), vlm.video_ids(grid), batch.text_starts
-    )  # fmt: skip
+    return Clip.of(vlm, Frames(pixels, np.arange(count) / 16, count / 16), device=device)
 
 
 def rows_of(values: Any) -> Tensor:

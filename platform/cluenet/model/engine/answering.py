@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
+from cluenet.config.pruning import NoPruning
 from cluenet.model import evidence
 from cluenet.model.batch import Batch
 from cluenet.model.chains import MOST_CHAIN_TOKENS
@@ -17,6 +18,7 @@ from cluenet.model.generate import Writing
 from cluenet.model.pipeline import ClueNet
 from cluenet.model.predict import answers_of
 from cluenet.model.prefix import Prefix
+from cluenet.model.pruning import pruned
 from cluenet.model.utilities import all_slots
 from cluenet.model.writing import Text, Writer
 from cluenet.records import Answer, Example
@@ -96,8 +98,7 @@ class Answering:
 
     # ---------------------------------------------------------------------------------------- passes
     def _score(self, asked: Sequence[Asked]) -> None:
-        batch, prefix, places = self._batch(asked)
-        read = self._evidence(batch, prefix)
+        batch, prefix, read, places = self._read(asked)
         hidden = self.model.reason(batch, prefix, read.embeds_BQKWD)
         answers = answers_of(self.model, batch, read, self.model.option_logprobs(batch, hidden), {})
         for one, answer in zip(places, answers, strict=True):
@@ -105,8 +106,7 @@ class Answering:
 
     def _begin(self, asked: Sequence[Asked]) -> None:
         """Questions that write: a chain, or an open answer."""
-        batch, prefix, places = self._batch(asked)
-        read = self._evidence(batch, prefix)
+        batch, prefix, read, places = self._read(asked)
         unknown = read.embeds_BQKWD.new_zeros(*batch.valid_BQ.shape, int(max(1, batch.labels.num_options_BQ.max())))
         answers = answers_of(self.model, batch, read, unknown, _Nothing())
         cells = [(b, q) for b, clip in enumerate(batch.clips) for q in range(len(clip))]
@@ -172,7 +172,8 @@ class Answering:
                 one.asked.fail(error)
 
     def _after_chain(self, one: _Writing) -> None:
-        batch, prefix, _ = self._batch([one.asked])
+        whole = isinstance(self.model.pruning, NoPruning)  # else which tokens are kept must be looked up again
+        batch, prefix, *_ = self._batch([one.asked]) if whole else self._read([one.asked])
         batch = self.model.collator.with_chains(batch, [[one.chain or []]])
         if not one.asked.example.options:
             self._write(batch, prefix, one.clues_11KWD, batch.answer.answer_index_BQ, [one])
@@ -197,8 +198,7 @@ class Answering:
             return None
         asked = replace(one, example=replace(one.example, answer=answer.prediction))
         with self.model.inference():
-            batch, prefix, _ = self._batch([asked])
-            read = self._evidence(batch, prefix)
+            batch, prefix, read, _ = self._read([asked])
             if not read.present_BQK.any():
                 return ()
             slots = all_slots(read.present_BQK)
@@ -218,8 +218,11 @@ class Answering:
         batch = self.model.collator.questions(prompt, [clip.grid for clip in clips], examples)
         return batch.to(self.device), prefix, [one for group in groups for one in group]
 
-    def _evidence(self, batch: Batch, prefix: Prefix | None) -> Evidence:
-        return evidence.for_row(self.model, "own", batch, self.model.look_through(batch, prefix), 0)
+    def _read(self, asked: Sequence[Asked]) -> tuple[Batch, Prefix | None, Evidence, list[Asked]]:
+        """The same with the clues that the answer pass reads, and with what it sees of the video."""
+        batch, prefix, places = self._batch(asked)
+        read = evidence.for_row(self.model, "own", batch, self.model.look_through(batch, prefix), 0)
+        return *pruned(self.model, batch, prefix, read), places
 
     def _words(self, tokens: list[int]) -> str:
         text: str = self.model.vlm.tokenizer.decode(tokens, skip_special_tokens=True)

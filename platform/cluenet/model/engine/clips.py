@@ -35,7 +35,8 @@ class Watched:
         if self.prefix is not None:
             tensors += [part for pair in self.prefix.keys_values for part in pair]
             tensors += [self.prefix.valid_BP, self.prefix.visual_mask_BN]
-            tensors += [] if self.prefix.visual_BND is None else [self.prefix.visual_BND]
+            seen = (self.prefix.visual_BND, self.prefix.visual_inputs_SBMD)
+            tensors += [tensor for tensor in seen if tensor is not None]
         return sum(tensor.nbytes for tensor in tensors)
 
 
@@ -45,8 +46,9 @@ def watch(model: ClueNet, clips: Sequence[Frames], *, device: str) -> list[Watch
     prompts = model.collator.prefix(clips, grids).to(device)
     with model.inference():
         prefix = model.watch(prompts)
+    extra = model.vlm.family.extra_tokens
     return [
-        Watched(grid, _prompt_of(prompts, b), None if prefix is None else _cut(prefix, b, grid.tokens))
+        Watched(grid, _prompt_of(prompts, b), None if prefix is None else _cut(prefix, b, grid.tokens, extra))
         for b, grid in enumerate(grids)
     ]
 
@@ -63,13 +65,15 @@ def _prompt_of(prompts: PrefixBatch, b: int) -> PrefixBatch:
     )  # fmt: skip
 
 
-def _cut(prefix: Prefix, b: int, tokens: int) -> Prefix:
+def _cut(prefix: Prefix, b: int, tokens: int, extra: int) -> Prefix:
+    """Of one clip without padding. extra: inputs of the decoder that belong to no frame."""
     """Of one clip without padding; copies, so that the batch's memory is given back."""
     one, length = prefix.only(b), int(prefix.valid_BP[b].sum())
     return Prefix(
         [(keys[:, :, :length].clone(), values[:, :, :length].clone()) for keys, values in one.keys_values],
         one.valid_BP[:, :length].clone(), None if one.visual_BND is None else one.visual_BND[:, :tokens].clone(),
         one.visual_mask_BN[:, :tokens].clone(),
+        None if one.visual_inputs_SBMD is None else one.visual_inputs_SBMD[:, :, : tokens + extra].clone(),
     )  # fmt: skip
 
 
@@ -89,7 +93,8 @@ def together(clips: Sequence[Watched]) -> tuple[PrefixBatch, Prefix | None]:
         for i in layers
     ]
     seen = [one.visual_BND for one in prefixes if one.visual_BND is not None]
+    inputs = [one.visual_inputs_SBMD for one in prefixes if one.visual_inputs_SBMD is not None]
     return prompt, Prefix(
         keys_values, stacked([one.valid_BP for one in prefixes]), stacked(seen) if seen else None,
-        stacked([one.visual_mask_BN for one in prefixes]),
+        stacked([one.visual_mask_BN for one in prefixes]), stacked(inputs, 1) if inputs else None,
     )  # fmt: skip

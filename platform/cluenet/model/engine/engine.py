@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from cluenet.config.pruning import Pruning
 from cluenet.errors import CluenetError
 from cluenet.model.engine.answering import MOST_TOKENS, Answering, Asked, Utilities
 from cluenet.model.engine.cache import ByteCache
@@ -111,6 +112,10 @@ class Engine:
         """All answers, in order; raises what the first failed one raises."""
         return [future.result() for future in [self.submit(question) for question in questions]]
 
+    def keeps(self, clip: Hashable) -> bool:
+        """Whether questions about it need no frames now."""
+        return self._key(clip) in self.clips
+
     @property
     def waiting(self) -> int:
         """Questions that were not let in yet."""
@@ -171,13 +176,17 @@ class Engine:
             for one in taken if one.question.clip in clips
         ])  # fmt: skip
 
+    def _key(self, clip: Hashable) -> tuple[Hashable, Pruning]:
+        """What is kept of a clip depends on what answers see of it."""
+        return clip, self.model.pruning
+
     def _watched(self, taken: Sequence[_Request]) -> dict[Hashable, Watched]:
         """By key; requests whose clip cannot be had fail."""
         found: dict[Hashable, Watched] = {}
         missing: dict[Hashable, list[_Request]] = {}
         for one in taken:
             key = one.question.clip
-            if key not in found and key not in missing and (clip := self.clips.get(key)) is not None:
+            if key not in found and key not in missing and (clip := self.clips.get(self._key(key))) is not None:
                 found[key] = clip
             if key not in found:
                 missing.setdefault(key, []).append(one)
@@ -212,7 +221,7 @@ class Engine:
                 request.fail(error)
             return {}
         for key, clip in found.items():
-            self.clips.put(key, clip)
+            self.clips.put(self._key(key), clip)
             for request in missing[key]:
                 request.kept, request.watch_seconds = False, time.perf_counter() - started
         return found
