@@ -17,20 +17,21 @@ from cluenet.prepared import (
     write_quarantine,
     write_questions,
 )
-from cluenet.records import Example
+from cluenet.records import Example, Frames
 from helpers.models import clip, example
 
 
 def prepared_set(
     folder: Path, *, clips: int, questions: Sequence[int] = (2, 3), seed: int = 0,
-    make: Callable[[int], Example] = example, labels: dict[str, int] | None = None,
+    make: Callable[[int], Example] = example, labels: dict[str, int] | None = None, make_clip: Callable[[int], Frames] = clip,
 ) -> Path:  # fmt: skip
-    """`clips` clips with `questions[i % len(questions)]` questions each; `make(number)` invents a question."""
+    """`clips` clips with `questions[i % len(questions)]` questions each; `make(number)` invents a question, `make_clip(seed)`
+    its frames."""
     keys, rows = [f"{folder.name}-{i:04d}" for i in range(clips)], []
     with atomic_file(folder / "clips" / "part-00000.parquet") as file:
         writer = ClipWriter(file)
         for i, key in enumerate(keys):
-            frames = clip(seed + i)
+            frames = make_clip(seed + i)
             blob = encode_frames(frames, "lossless")
             times = frames.seconds_T.tolist()
             writer.write(PreparedClip(key, f"{key}.mp4", None, "0" * 64, 0.0, None, 1.0, "fake", blob, times))

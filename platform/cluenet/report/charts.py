@@ -19,7 +19,7 @@ MOST_MARKS = 60
 """Up to so many points of a curve are drawn as marks, and listed in the table of values."""
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 42
-ROW_LEFT, ROW_STEP, ROW_GAP = 130, 11, 12
+ROW_LEFT, ROW_STEP, ROW_GAP = 130, 12, 12
 """Of dot plots: space for names of rows, height of a dot, and what is between rows. Pixels, as all lengths here."""
 
 Words = Callable[[float], str]
@@ -29,13 +29,13 @@ Estimate = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Point:
-    """x, y in data units; low, high: the ends of the interval of the value (y of a curve, x of a dot plot)."""
+    """x, y in data units; low, high: the ends of the interval of y. `label`: what the point is called, else its x."""
 
     x: float
     y: float
     low: float | None = None
     high: float | None = None
-    n: int | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ class Chart:
     series: tuple[Series, ...]
     rows: tuple[Tick, ...] = ()  # names of the rows of a dot plot
     reference: float | None = None  # pixels: x of a dotted line in dot plots, y in others
+    separators: tuple[float, ...] = ()  # pixels: between rows
     plot: dict[str, int] = field(default_factory=lambda: {"right": RIGHT, "top": TOP, "bottom": BOTTOM})
 
     @property
@@ -128,25 +129,30 @@ def percentage(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def points(value: float) -> str:
+    """A difference of shares, in percentage points."""
+    return f"{100 * value:+.1f} points"
+
+
 # ------------------------------------------------------------------------------------------------------- curves
 
 
 def curves(
     title: str, curves: Sequence[Curve], *, x: str, y: str, caption: str = "", place: str = "", show: Words = number,
-    reference: float | None = None, y_range: tuple[float, float] | None = None,
+    reference: float | None = None, x_range: tuple[float, float] | None = None, y_range: tuple[float, float] | None = None,
 ) -> Chart:  # fmt: skip
     """A line or scatter chart. `x`, `y`: axis titles, with units. `place`: what an x is called in words, such as "step".
 
-    `show`: how values of y are written. `reference`: a y to compare with, such as chance.
+    `show`: how values of y are written. `reference`: a y to compare with, such as chance. Ranges: by default those of the values.
     """
     few = [Curve(c.name, c.role, average(c.points, MOST_POINTS) if c.joined else c.points, c.joined) for c in curves]
     every = [point for curve in few for point in curve.points]
     if not every:
         raise ValueError(f"{title}: no points")
-    x_axis = _Axis.of([p.x for p in every], LEFT, WIDTH - RIGHT)
+    x_axis = _Axis.of(x_range or [p.x for p in every], LEFT, WIDTH - RIGHT)
     spread = [v for p in every for v in (p.y, p.low, p.high) if v is not None]
     spread += [] if reference is None else [reference]
-    y_axis = _Axis.of(spread if y_range is None else y_range, HEIGHT - BOTTOM, TOP)
+    y_axis = _Axis.of(y_range or spread, HEIGHT - BOTTOM, TOP)
     series = tuple(_curve(curve, x_axis, y_axis, place or x, show) for curve in few)
     return Chart(
         title, caption, x, y, WIDTH, HEIGHT, LEFT, x_axis.ticks(number), y_axis.ticks(_short_of(show)), series,
@@ -157,7 +163,7 @@ def curves(
 def _curve(curve: Curve, x_axis: _Axis, y_axis: _Axis, place: str, show: Words) -> Series:
     marks = tuple(
         Mark(
-            x_axis.at(p.x), y_axis.at(p.y), f"{place} {number(p.x)}", show(p.y), _interval(p.low, p.high, show),
+            x_axis.at(p.x), y_axis.at(p.y), p.label or f"{place} {number(p.x)}", show(p.y), _interval(p.low, p.high, show),
             None if p.low is None else y_axis.at(p.low), None if p.high is None else y_axis.at(p.high),
         )
         for p in curve.points
@@ -191,10 +197,10 @@ class Dots:
 
 def dot_plot(
     title: str, rows: Sequence[str], columns: Sequence[Dots], *, x: str, caption: str = "", show: Words = percentage,
-    reference: float | None = None, x_range: tuple[float, float] = (0.0, 1.0),
+    reference: float | None = None, x_range: tuple[float, float] = (0.0, 1.0), row_left: int = ROW_LEFT,
 ) -> Chart:  # fmt: skip
-    """Values with intervals on a horizontal axis, a row of dots per name."""
-    axis = _Axis(*x_range, ROW_LEFT, 2 * WIDTH - RIGHT)
+    """Values with intervals on a horizontal axis, a row of dots per name. `row_left`: pixels for the names."""
+    axis = _Axis(*x_range, row_left, 2 * WIDTH - RIGHT)
     height = ROW_STEP * len(columns) + ROW_GAP
     series = tuple(
         Series(dots.name, dots.role, SHAPES[dots.role], tuple(_dots(dots, rows, axis, place, height, show)))
@@ -202,8 +208,8 @@ def dot_plot(
     )
     names = tuple(Tick(round(TOP + height * (row + 0.5), 1), name) for row, name in enumerate(rows))
     return Chart(
-        title, caption, x, "", 2 * WIDTH, TOP + height * len(rows) + BOTTOM, ROW_LEFT, axis.ticks(_short_of(show)), (), series,
-        names, None if reference is None else axis.at(reference),
+        title, caption, x, "", 2 * WIDTH, TOP + height * len(rows) + BOTTOM, row_left, axis.ticks(_short_of(show)), (), series,
+        names, None if reference is None else axis.at(reference), tuple(TOP + height * row for row in range(1, len(rows))),
     )  # fmt: skip
 
 
@@ -222,7 +228,7 @@ def _dots(dots: Dots, rows: Sequence[str], axis: _Axis, place: int, height: int,
 
 @dataclass(frozen=True)
 class _Axis:
-    """low..high in data units on first..last in pixels."""
+    """low..high in data units on first..last in pixels; where both are one value, it stands in the middle."""
 
     low: float
     high: float
@@ -231,15 +237,16 @@ class _Axis:
 
     @classmethod
     def of(cls, values: Sequence[float], first: float, last: float) -> _Axis:
-        low, high = min(values), max(values)
-        return cls(*((low, high) if high > low else (low - 0.5, high + 0.5)), first, last)
+        return cls(min(values), max(values), first, last)
 
     def at(self, value: float) -> float:
-        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        length = self.high - self.low
+        share = (min(max(value, self.low), self.high) - self.low) / length if length else 0.5
         return round(self.first + share * (self.last - self.first), 1)
 
     def ticks(self, words: Words) -> tuple[Tick, ...]:
-        return tuple(Tick(self.at(value), words(value)) for value in ticks(self.low, self.high, 5))
+        values = ticks(self.low, self.high, 5) if self.high > self.low else [self.low]
+        return tuple(Tick(self.at(value), words(value)) for value in values)
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
@@ -253,7 +260,7 @@ def ticks(low: float, high: float, about: int) -> list[float]:
 
 def _short_of(show: Words) -> Words:
     """Labels of ticks: the unit stands in the title of the axis."""
-    return (lambda value: f"{100 * value:.4g}") if show is percentage else number
+    return (lambda value: f"{100 * value:.4g}") if show in (percentage, points) else number
 
 
 def _interval(low: float | None, high: float | None, show: Words) -> str:

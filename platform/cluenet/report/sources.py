@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 
 from cluenet.errors import CluenetError, DataError
 from cluenet.folders import finished, read_manifest
+from cluenet.metrics.statistics import RESAMPLES
 
 SPLITS = ("train", "validation", "test")
 
@@ -28,6 +30,22 @@ class Evaluation:
     results: dict[str, Any]
     samples: list[dict[str, Any]]
     manifest: dict[str, Any]
+
+    @property
+    def resamples(self) -> int:
+        """Of the bootstrap, as its own intervals were made."""
+        return int(self.manifest.get("bootstrap", RESAMPLES))
+
+    @cached_property
+    def _facts(self) -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for sample in self.samples:
+            found.setdefault(sample["clip"], []).extend(sample["true_clues"] or ())
+        return found
+
+    def facts_of(self, clip: str) -> list[dict[str, Any]]:
+        """The labelled clues of all questions about a clip."""
+        return self._facts.get(clip, [])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,11 +14,16 @@ from cluenet.verbs.shared import Json, quiet_libraries, run_folder, say, show, w
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or the recipe that made it.")],
     baseline: Annotated[Path | None, typer.Option(help="Run to show beside it: folder or recipe.")] = None,
+    look: Annotated[
+        Literal["auto", "always", "never"],
+        typer.Option(help="Ask the model again about the shown examples; auto: large ones on an accelerator only."),
+    ] = "auto",
 ) -> None:
     """Write a run's report again, as one HTML file."""
     from cluenet.report.build import build_report
 
-    wrote([build_report(run_folder(run), baseline and run_folder(baseline))])
+    quiet_libraries()
+    wrote([build_report(run_folder(run), baseline and run_folder(baseline), look=look)])
 
 
 def compare(
@@ -30,17 +35,21 @@ def compare(
     ],
     others: Annotated[list[str], typer.Argument(metavar="B...", help="What is to be better, likewise.")],
     as_json: Json = False,
+    html: Annotated[Path | None, typer.Option(help="Write the comparison as one HTML file, too.")] = None,
 ) -> None:
     """Runs against a base on the same questions: accuracies, differences with intervals, tests, by type."""
     from cluenet.evaluate import compare as comparison
+    from cluenet.report.comparison import build_comparison
 
     arms = [_arm(text) for text in (base, *others)]
     result = comparison.compare(*arms)
+    pages = [] if html is None else [build_comparison(result.to_dict(), html)]
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
         return
     show(comparison.table(result))
-    wrote(path for arm in arms for run in arm for path in (run / "report.html", run / "model") if path.exists())
+    left = [path for arm in arms for run in arm for path in (run / "report.html", run / "model") if path.exists()]
+    wrote([*pages, *left])
 
 
 def ask(

@@ -1,0 +1,31 @@
+"""How long the report of a large evaluation takes, and how large it is: 5,000 invented answers about 1,000 clips, with a baseline.
+
+The model is not asked again here; `cluenet report` does so for 60 questions, whatever the size of the test set.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluenet.report.build import build_report
+from helpers.reports import invented_run
+
+QUESTIONS, CLIPS = 5000, 1000
+MOST_SECONDS, MOST_BYTES = 30.0, 15_000_000
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return invented_run(tmp_path_factory.mktemp("bench") / "run", questions=QUESTIONS, clips=CLIPS)
+
+
+def test_report_of_5000_questions(benchmark, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = benchmark.pedantic(build_report, (run, run), rounds=2)
+    size = path.stat().st_size
+    benchmark.extra_info.update(bytes=size)
+    with capsys.disabled():
+        print(f"\n{QUESTIONS} questions: {benchmark.stats.stats.min:.1f} s, {size / 1e6:.1f} MB")
+    assert benchmark.stats.stats.min < MOST_SECONDS
+    assert size < MOST_BYTES
