@@ -118,6 +118,22 @@ def test_damaged_annotations_in_an_archive_are_an_error(tmp_path: Path) -> None:
         rows("star", home, tmp_path / "cache")
 
 
+def test_an_archive_writes_nothing_outside_of_the_cache(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "films.zip", "w") as file:
+        file.writestr("../../a.mp4", "film")
+        file.writestr("b.mp4", "film")
+    with Archives([tmp_path], tmp_path / "cache/inner") as archives:
+        assert archives.extracted("../../a.mp4") is None
+        assert archives.extracted("b.mp4") is not None
+    assert [path.name for path in tmp_path.rglob("*.mp4")] == ["b.mp4"]
+
+
+def test_the_folder_may_be_the_one_that_we_are_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make("videohallucer", tmp_path / "data")
+    monkeypatch.chdir(tmp_path / "data")
+    assert len(rows("videohallucer", Path("."), tmp_path / "cache")) == 20
+
+
 # ------------------------------------------------------------------------------------- one name for two different files
 
 

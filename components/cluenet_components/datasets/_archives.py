@@ -38,7 +38,7 @@ class _Member:
 
 def archives_of(folder: Path) -> list[Path]:
     """Those in the folder, and the one beside it with its name: `Charades_v1_480.zip` may stand for `Charades_v1_480/`."""
-    beside = folder.with_name(f"{folder.name}.zip")
+    beside = folder.parent / f"{folder.name}.zip"
     return sorted(folder.glob("*.zip")) + ([beside] if beside.is_file() else [])
 
 
@@ -68,7 +68,7 @@ class Archives:
         differ, StorageError for a full disk.
         """
         members = self._matching(place, is_folder=is_folder)
-        if not members:
+        if not members or ".." in place.split("/"):  # nothing is written outside of the cache
             return None
         archive = members[0].archive
         target = self._cache / f"{archive.stem}-{self._addresses[archive]}" / place
