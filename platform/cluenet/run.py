@@ -142,9 +142,11 @@ class Run:
     @cached_property
     def first_checkpoint(self) -> Path | None:
         """The best checkpoint of stage 1; None when it is not trained."""
+        from cluenet.train.services import require
         from cluenet.train.supervision import supervision_of
 
         _ = self.plan.stage2  # raises when there is no training data, before anything is prepared
+        require(self.recipe)
         self._require_memory()
         for stage in ("stage1", "stage2"):
             if getattr(self.recipe.train, stage).steps:

@@ -260,8 +260,10 @@ class TrainSection(Section):
     validation: Validation = Field(default_factory=Validation, description="Validation during training.")
     max_failures: int = setting(3, "none", description="Worker losses survived before giving up.", ge=0)
     preemption: Preemption = Field(default_factory=Preemption, description="Nodes that are taken back.")
-    report_to: tuple[Literal["tensorboard"], ...] = setting(
-        ("tensorboard",), "none", description="Trackers besides logging.jsonl."
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = setting(
+        ("tensorboard",),
+        "none",
+        description="Trackers besides logging.jsonl; wandb and mlflow are extras, set up by their own environment variables.",
     )
 
     @property

@@ -70,9 +70,8 @@ class _Loop:
             if found:
                 checkpoints.load_optimizers(self.strategy, found[0])
             self.trackers = Trackers(
-                Path(job.run), job.stage, resume_step=self.state.step, report_to=recipe.train.report_to,
-                active=self.group.first,
-            )  # fmt: skip
+                Path(job.run), job.stage, resume_step=self.state.step, recipe=job.recipe, active=self.group.first
+            )
 
     # -------------------------------------------------------------------------------------------- set-up
     def _newest(self) -> tuple[Path, TrainerState] | None:

@@ -1,4 +1,4 @@
-"""Where the numbers of training go: `logging.jsonl`, one line per optimiser step, and TensorBoard.
+"""Where the numbers of training go: `logging.jsonl`, one line per optimiser step, TensorBoard, and services that a recipe names.
 
 A line holds `stage`, `step` (counted from 1), `loss`, every loss term that had labels, `labels/<term>`, `lr`, `grad_norm`,
 `seconds`, `samples_per_second` (questions), and on some steps `validation/<metric>`. A resumed run continues the file as if
@@ -10,13 +10,22 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cluenet.folders import atomic_write_text, storage_errors
+from cluenet.train import services
 
 Line = Mapping[str, Any]
+
+
+class Tracker(Protocol):
+    def write(self, line: Line) -> None: ...
+
+    def sync(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class JsonLines:
@@ -25,7 +34,10 @@ class JsonLines:
     def __init__(self, path: Path, *, stage: str, resume_step: int):
         """Drops what a killed attempt wrote of `stage` after `resume_step`."""
         self.path = path
-        kept = [line for line in read_lines(path) if line["stage"] != stage or line["step"] <= resume_step]
+        lines = read_lines(path)
+        self.told = max((line["step"] for line in lines if line["stage"] == stage), default=0)
+        """The last step that an earlier attempt wrote, and told every other tracker."""
+        kept = [line for line in lines if line["stage"] != stage or line["step"] <= resume_step]
         atomic_write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a")
 
@@ -65,14 +77,25 @@ class TensorBoard:
 
 
 class Trackers:
-    """All that a recipe asks for; nothing on workers other than the first."""
+    """All that a recipe asks for; nothing on workers other than the first.
 
-    def __init__(self, run: Path, stage: str, *, resume_step: int, report_to: Iterable[str], active: bool):
-        self._all: list[JsonLines | TensorBoard] = []
-        if active:
-            self._all.append(JsonLines(run / "logging.jsonl", stage=stage, resume_step=resume_step))
-        if active and "tensorboard" in report_to:
+    recipe: `Recipe.to_dict()`. Raises what services raise: RecipeError for a missing package, CluenetError.
+    """
+
+    def __init__(self, run: Path, stage: str, *, resume_step: int, recipe: Mapping[str, Any], active: bool):
+        self._all: list[Tracker] = []
+        if not active:
+            return
+        lines, report_to = (
+            JsonLines(run / "logging.jsonl", stage=stage, resume_step=resume_step),
+            recipe["train"]["report_to"],
+        )
+        self._all.append(lines)
+        if "tensorboard" in report_to:
             self._all.append(TensorBoard(run / "tensorboard" / stage, resume_step=resume_step))
+        for name in report_to:
+            if name in services.SERVICES:
+                self._all.append(services.Service(name, run, stage, recipe, told=lines.told))
 
     def write(self, line: Line) -> None:
         for tracker in self._all:

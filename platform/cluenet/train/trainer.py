@@ -24,7 +24,7 @@ from cluenet.features import plain_paths
 from cluenet.folders import atomic_write_json, finished, read_manifest
 from cluenet.progress import Progress
 from cluenet.recipe import Recipe
-from cluenet.train import calibration, checkpoints
+from cluenet.train import calibration, checkpoints, services
 from cluenet.train.group import OtherWorkerError
 from cluenet.train.job import StageJob, Worker
 from cluenet.train.loop import run_stage
@@ -64,6 +64,7 @@ def train_stage(
         return init
     job = _job(recipe, stage_name, run, base, prepared, init, address, utilities, features or {})
     if not _done(job):
+        services.require(recipe)
         _check_metric(recipe)
         _check_until(recipe, stage_name, prepared.get("validation", ()))
         calibration.wanted_clips(recipe)  # before hours of training
