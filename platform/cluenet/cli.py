@@ -27,6 +27,13 @@ class _CtrlCError(Exception):
     """Ctrl-C, on its way past typer, which would answer it itself."""
 
 
+class _Messages(logging.Handler):
+    """To what standard error is at that moment: above a live table, while there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
+
+
 class _Verbs(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -59,7 +66,11 @@ def _common(
     ] = False,
 ) -> None:
     ctx.obj = verbose
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[_Messages()]
+    )
+    if verbose:
+        logging.getLogger("cluenet").setLevel(logging.DEBUG)  # Ray Data and Ray Train then show all, too
 
 
 for verb in (

@@ -1,6 +1,7 @@
-"""How far a step is: a live bar with rate and remaining time on a terminal, plain lines every few seconds elsewhere.
+"""How far a piece of work is: a live bar with rate and remaining time on a terminal, plain lines every few seconds elsewhere.
 
-Only the driver process shows progress; workers report to it.
+Only the driver process shows progress; workers report to it. Runs of a recipe show all their steps in one table instead
+(`pipeline_table`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -19,32 +20,46 @@ from cluenet import interrupts
 SECONDS_BETWEEN_LINES = 5.0
 
 
+class View(Protocol):
+    """Where progress is looked at live. It is told when something has changed, and reads the rest."""
+
+    def start(self, progress: Progress) -> None: ...
+
+    def update(self, progress: Progress) -> None: ...
+
+    def stop(self, progress: Progress) -> None: ...
+
+
 class Progress:
     """`with Progress("Decoding", total=200, unit="clips") as progress: progress.advance(1, loss=0.3)`.
 
-    total: how many units there are, None when that is not known; it may be set later.
-    Everything goes to standard error, so that standard output stays what a verb prints. Ctrl-C leaves the line as it is.
+    total: how many units there are, None when that is not known; it may be set later. view: where it is looked at; else a bar
+    on a terminal, unless `live` is False. Everything goes to standard error, so that standard output stays what a verb prints. Ctrl-C leaves the line as it is.
     """
 
-    def __init__(self, title: str, total: int | None = None, unit: str = "items", *, stream: TextIO | None = None):
+    def __init__(
+        self, title: str, total: int | None = None, unit: str = "items", *, stream: TextIO | None = None,
+        view: View | None = None, live: bool = True,
+    ):  # fmt: skip
         self.title, self.total, self.unit = title, total, unit
         self.done = 0
         self.values: dict[str, float] = {}
         self._stream = stream or sys.stderr
         self._started = self._printed = time.monotonic()
-        self._bar = _Bar(self) if Console(file=self._stream).is_terminal else None
+        self._first: tuple[int, float] | None = None  # done, and when, at the first report
+        self._view = view or (_Bar(self, self._stream) if live and on_terminal(self._stream) else None)
 
     def __enter__(self) -> Progress:
         self._started = self._printed = time.monotonic()
-        if self._bar:
-            self._bar.start()
+        if self._view:
+            self._view.start(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar:
-            self._bar.stop()
+        if self._view:
+            self._view.stop(self)
         else:
             self._print("" if kind is None else "stopped")
         if kind is None:
@@ -55,8 +70,9 @@ class Progress:
         interrupts.check()
         self.done += n
         self.values.update(values)
-        if self._bar:
-            self._bar.update()
+        self._first = self._first or (self.done, time.monotonic())
+        if self._view:
+            self._view.update(self)
         elif time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
             self._print()
 
@@ -67,8 +83,11 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units per second since the start."""
-        return self.done / max(time.monotonic() - self._started, 1e-9)
+        """Units per second since the first report: starting workers takes time, and what an earlier attempt did takes none."""
+        done, since = self._first or (0, self._started)
+        if self.done == done:
+            done, since = 0, self._started
+        return (self.done - done) / max(time.monotonic() - since, 1e-9)
 
     @property
     def seconds_left(self) -> float | None:
@@ -95,8 +114,7 @@ class Progress:
 class _Bar:
     """The live bar of rich."""
 
-    def __init__(self, progress: Progress):
-        self._progress = progress
+    def __init__(self, progress: Progress, stream: TextIO):
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -106,22 +124,25 @@ class _Bar:
             TimeRemainingColumn(),
             TextColumn("{task.fields[values]}"),
         )
-        self._rich = RichProgress(*columns, console=Console(file=progress._stream))
+        self._rich = RichProgress(*columns, console=Console(file=stream))
         self._task = self._rich.add_task(progress.title, total=progress.total, rate=progress.unit, values="")
 
-    def start(self) -> None:
+    def start(self, progress: Progress) -> None:
         self._rich.start()
 
-    def stop(self) -> None:
-        self.update()
+    def stop(self, progress: Progress) -> None:
+        self.update(progress)
         self._rich.stop()
 
-    def update(self) -> None:
-        progress = self._progress
+    def update(self, progress: Progress) -> None:
         rate = f"{progress.rate:.3g} {progress.unit}/s"
         self._rich.update(
             self._task, completed=progress.done, total=progress.total, rate=rate, values=progress.values_text()
         )
+
+
+def on_terminal(stream: TextIO) -> bool:
+    return Console(file=stream).is_terminal
 
 
 def duration(seconds: float) -> str:

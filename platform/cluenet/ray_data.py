@@ -17,10 +17,15 @@ from cluenet.errors import CluenetError
 MOST_BLOCKS = 1000
 
 
+def shows_all() -> bool:
+    """Whether Ray's own bars and reports are wanted: `cluenet --verbose`, or the logger `cluenet` at level DEBUG."""
+    return logging.getLogger("cluenet").isEnabledFor(logging.DEBUG)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Ray Data without its own bars and reports, which would fight with ours; `cluenet` at level DEBUG keeps them."""
-    if logging.getLogger("cluenet").isEnabledFor(logging.DEBUG):
+    """Ray Data without its own bars and reports, which would fight with ours, unless they are wanted."""
+    if shows_all():
         yield
         return
     context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")

@@ -16,7 +16,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from cluenet import cluster, overlap
 from cluenet.errors import CheckpointError, DataError
 from cluenet.folders import atomic_write_json, atomic_write_text, finished, read_manifest, write_manifest
+from cluenet.pipeline_table import PipelineTable
 from cluenet.planning import Plan, Split
 from cluenet.progress import Progress
 from cluenet.recipe import Recipe
@@ -47,10 +48,13 @@ class Run:
     def __init__(
         self, recipe: Recipe, *, address: str | None = None, verbose: bool = False,
         progress: type[Progress] = Progress, say: Say = print, local: bool = False,
+        table: PipelineTable | None = None,
     ):  # fmt: skip
-        """`local`: steps of one worker run in this process, without Ray; only preparing needs it still."""
+        """`local`: steps of one worker run in this process, without Ray; only preparing needs it still. `table`: is told of
+        every step, and shows its progress."""
         self.recipe, self.plan = recipe, Plan(recipe)
-        self._address, self._verbose, self._progress, self._say = address, verbose, progress, say
+        self._address, self._verbose, self._say = address, verbose, say
+        self._table, self._progress = table, table.progress if table else progress
         self._local = local
         self._cluster = ExitStack()
         self._connected = False
@@ -62,6 +66,8 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._table:
+            self._table.close()
         self._cluster.close()
 
     @property
@@ -355,7 +361,8 @@ class Run:
         other models has no account: without training data there is no run folder."""
         started = time.monotonic()
         try:
-            yield
+            with self._table.step(step) if self._table and not unless else nullcontext():
+                yield
         finally:
             if self.recipe.data.train and not unless:
                 known = self._spent()

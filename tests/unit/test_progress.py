@@ -54,7 +54,25 @@ def test_update_takes_the_absolute_count(clock: Clock):
     assert (shown.done, shown.total, shown.rate, shown.seconds_left) == (5, 20, 0.5, 30)
     shown.update(8)
     assert shown.done == 8
-    assert shown.line() == "Pretraining 8/20 steps, 0.8 steps/s, 15 s left, loss 0.1235"
+    assert shown.line() == "Pretraining 8/20 steps, 0.3 steps/s, 40 s left, loss 0.1235"
+
+
+def test_the_rate_counts_from_the_first_report(clock: Clock):
+    """100 steps were done by an earlier attempt, and workers took 60 s to start."""
+    shown = Progress("Training", 200, "steps", stream=io.StringIO())
+    clock.now += 60
+    shown.update(101)
+    clock.now += 10
+    shown.update(121)
+    assert (shown.rate, shown.seconds_left) == (2, 39.5)
+
+
+def test_where_logs_go_by_there_is_no_bar(monkeypatch: pytest.MonkeyPatch):
+    stream = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    with Progress("Decoding", 4, "clips", stream=stream, live=False) as shown:
+        shown.advance(4)
+    assert stream.getvalue().startswith("Decoding 4/4 clips, ")
 
 
 def test_more_than_the_total_leaves_no_negative_time(clock: Clock):
@@ -64,11 +82,12 @@ def test_more_than_the_total_leaves_no_negative_time(clock: Clock):
     assert shown.seconds_left == 0
 
 
-def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch):
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
     stream = Terminal()

@@ -107,7 +107,7 @@ class _Run:
         with progress(f"Decoding {self.title}", total=total, unit="videos") as display:
             for account in accounts_of(work, self.recipe, self.folder) if work else ():
                 self._add(account)
-                display.advance(len(account["files"]), failed=self.videos.failed)
+                display.advance(len(account["files"]), quarantined=self.videos.failed)
         self._all_there(work)
         self.seconds["decode"] = time.monotonic() - started
 

@@ -155,6 +155,8 @@ def _trainer(job: StageJob, recipe: Recipe) -> Any:
     from ray import train
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    from cluenet.ray_data import shows_all
+
     return TorchTrainer(
         _on_worker,
         train_loop_config={**asdict(job), "threads": _threads(recipe)},
@@ -163,7 +165,7 @@ def _trainer(job: StageJob, recipe: Recipe) -> Any:
             name=f"{job.stage}-{job.address[:10]}",
             storage_path=str(Path(job.run) / "ray"),
             failure_config=failures_of(recipe.train),
-            logging_config=train.LoggingConfig(log_level="ERROR"),
+            logging_config=train.LoggingConfig(log_level="INFO" if shows_all() else "ERROR"),
         ),
         torch_config=TorchConfig(backend=backend_of(recipe.train)),
     )

@@ -47,13 +47,13 @@ def run(
 
 def prepare(ctx: typer.Context, recipe: RecipeFile, overrides: Overrides = None, address: Address = None) -> None:
     """Decode the videos of a recipe's datasets, once for all recipes that share them."""
-    with run_recipe(ctx, recipe, overrides, address) as pipeline:
+    with run_recipe(ctx, recipe, overrides, address, until="prepare") as pipeline:
         wrote(dict.fromkeys(folder for folders in pipeline.prepared.values() for folder in folders))
 
 
 def train(ctx: typer.Context, recipe: RecipeFile, overrides: Overrides = None, address: Address = None) -> None:
     """Prepare, train both stages and write the model folder."""
-    with run_recipe(ctx, recipe, overrides, address) as pipeline:
+    with run_recipe(ctx, recipe, overrides, address, until="model") as pipeline:
         wrote([pipeline.model, pipeline.folder / "logging.jsonl"])
 
 
@@ -79,7 +79,7 @@ def evaluate(
         raise typer.BadParameter("only with --model; a recipe's own results go to its run folder", param_hint="--out")
     asked = narrowed(recipe, overrides or (), limit=limit, split=split, shuffles=shuffles)
     name = evaluation_folder(limit, split)
-    with run_of(ctx, asked, address) as pipeline:
+    with run_of(ctx, asked, address, until="evaluate") as pipeline:
         if model is None:
             results, folder = pipeline.results_of_trained(name), pipeline.folder
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,16 +34,38 @@ def load_recipe(recipe: Path, overrides: Sequence[str] | None) -> Recipe:
     return load(recipe, overrides or ())
 
 
-def run_recipe(ctx: typer.Context, recipe: Path, overrides: list[str] | None, address: str | None) -> Run:
-    return run_of(ctx, load_recipe(recipe, overrides), address)
+def run_recipe(
+    ctx: typer.Context, recipe: Path, overrides: list[str] | None, address: str | None, *, until: str = "report"
+) -> Run:
+    return run_of(ctx, load_recipe(recipe, overrides), address, until=until)
 
 
-def run_of(ctx: typer.Context, recipe: Recipe, address: str | None) -> Run:
-    from cluenet.run import Run
+def run_of(ctx: typer.Context, recipe: Recipe, address: str | None, *, until: str = "report") -> Run:
+    """until: the step that the verb leads to. With --verbose plain lines between those of Ray, else one table."""
+    from cluenet.jobs.storage import note_inside_a_job
+    from cluenet.pipeline_table import PipelineTable
+    from cluenet.progress import Progress
+    from cluenet.run import STEPS, Run
 
-    if not ctx.obj:
-        quiet_libraries()
-    return Run(recipe, address=address, verbose=bool(ctx.obj), say=say)
+    if note := note_inside_a_job(recipe):
+        say(note)
+    if ctx.obj:
+        return Run(recipe, address=address, verbose=True, progress=partial(Progress, live=False), say=say)
+    quiet_libraries()
+    return Run(recipe, address=address, say=say, table=PipelineTable(_steps(recipe, until), order=STEPS))
+
+
+def _steps(recipe: Recipe, until: str) -> list[str]:
+    """Those that the table starts with. `utilities` comes when it begins, and to score a trained model takes no training."""
+    from cluenet.run import STEPS
+
+    if until == "evaluate":
+        return ["prepare", until]
+    wanted = {
+        "features": bool(recipe.data.features), "utilities": False, "evaluate": bool(recipe.data.test),
+        **{stage: getattr(recipe.train, stage).steps > 0 for stage in ("stage1", "stage2")},
+    }  # fmt: skip
+    return [step for step in STEPS[: STEPS.index(until) + 1] if wanted.get(step, True)]
 
 
 def run_folder(run_or_recipe: Path) -> Path:
