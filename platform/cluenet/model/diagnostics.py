@@ -50,20 +50,20 @@ def diagnose(model: ClueNet, batch: Batch, look: Look, *, utility: Utility, delt
     """In the order of `batch.examples`. utility, delta: what makes a clue useful, as in `train.<stage>.filter_loss`."""
     with model.inference():
         own = model.own_evidence(batch, look)
-        tops_BLNC = _tops(model, batch)
+        tops_BLNC = lens_tops(model, batch)
         worth = _worth(model, batch, look, own, utility, delta) if model.extracts else repeat(None, len(batch.examples))
         return [
             {
-                "energy": _energies(model, own, place),
-                "lens": _lens(model.vlm, place, tops_BLNC[place.b]),
-                "proximity": _proximity(model, own, place),
+                "energy": energies(model, own, place),
+                "lens": lens_words(model.vlm, place, tops_BLNC[place.b]),
+                "proximity": proximity(model, own, place),
                 "filter": record,
             }
-            for place, record in zip(_places(batch), worth, strict=True)
+            for place, record in zip(places(batch), worth, strict=True)
         ]
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """One question of a batch, with its labelled clues on the clip's clock."""
 
     b: int
@@ -73,14 +73,14 @@ class _Place(NamedTuple):
     clues: list[Clue]
 
 
-def _places(batch: Batch) -> Iterator[_Place]:
+def places(batch: Batch) -> Iterator[Place]:
     for b, clip in enumerate(batch.clips):
         for q, example in enumerate(clip):
             clues = [clue.shifted(-example.video.start_seconds) for clue in example.clues or ()]
-            yield _Place(b, q, example, batch.grids[b], clues)
+            yield Place(b, q, example, batch.grids[b], clues)
 
 
-def _region(clue: Clue, grid: Grid) -> Tensor:
+def region(clue: Clue, grid: Grid) -> Tensor:
     """Bool [N]: visual tokens that the clue's boxes touch."""
     return box_weights(clue.boxes, grid) > 0
 
@@ -88,7 +88,7 @@ def _region(clue: Clue, grid: Grid) -> Tensor:
 # ------------------------------------------------------------------------------------------------- perception
 
 
-def _energies(model: ClueNet, own: Evidence, place: _Place) -> list[dict[str, float] | None]:
+def energies(model: ClueNet, own: Evidence, place: Place) -> list[dict[str, float] | None]:
     slots = torch.nonzero(own.present_BQK[place.b, place.q])[:, 0].tolist()
     stated = own.ids_BQKW[place.b, place.q, slots].tolist()
     labelled = [model.collator.vocabulary.encode(clue, place.grid) for clue in place.clues] if slots else []
@@ -96,7 +96,7 @@ def _energies(model: ClueNet, own: Evidence, place: _Place) -> list[dict[str, fl
     if model.extracts and own.attention_BQKN is not None:
         for row, column in paired(stated, labelled):
             attention_N = own.attention_BQKN[place.b, place.q, slots[row], : place.grid.tokens]
-            found[row] = energy(attention_N.cpu(), _region(place.clues[column], place.grid))
+            found[row] = energy(attention_N.cpu(), region(place.clues[column], place.grid))
     return found
 
 
@@ -121,7 +121,7 @@ def energy(attention_N: Tensor, region_N: Tensor) -> dict[str, float] | None:
 # -------------------------------------------------------------------------------------------------- cognition
 
 
-def _tops(model: ClueNet, batch: Batch) -> list[Tensor | None]:
+def lens_tops(model: ClueNet, batch: Batch) -> list[Tensor | None]:
     """Of every clip [L, N, max(KS)]: `top_ids` after each layer. One more pass over the videos, where any clue has a box."""
     if not any(clue.boxes for example in batch.examples for clue in example.clues or ()):
         return [None] * len(batch.clips)
@@ -135,11 +135,11 @@ def top_ids(vlm: VisionLanguageModel, states_BND: Tensor) -> Tensor:
     return torch.cat(parts).view(*states_BND.shape[:2], -1).cpu()
 
 
-def _lens(vlm: VisionLanguageModel, place: _Place, tops_LNC: Tensor | None) -> Record:
+def lens_words(vlm: VisionLanguageModel, place: Place, tops_LNC: Tensor | None) -> Record:
     words = [
         {"role": role, "word": word, "tokens": int(region_N.sum()), **named(hits_LNC, region_N)}
         for clue in place.clues
-        if tops_LNC is not None and (region_N := _region(clue, place.grid)).any()
+        if tops_LNC is not None and (region_N := region(clue, place.grid)).any()
         for role, word in _words(clue)
         if (word_id := vlm.word_id(word)) != vlm.tokenizer.unk_token_id
         for hits_LNC in [tops_LNC[:, : place.grid.tokens] == word_id]
@@ -168,7 +168,7 @@ def named(hits_LNC: Tensor, region_N: Tensor) -> dict[str, list[list[float]] | N
 # -------------------------------------------------------------------------------------------------- inductive
 
 
-def _proximity(model: ClueNet, own: Evidence, place: _Place) -> list[float] | None:
+def proximity(model: ClueNet, own: Evidence, place: Place) -> list[float] | None:
     vocabulary, embeddings_VD = model.collator.vocabulary, model.vlm.embeddings_VD.float()
     shown = own.ids_BQKW[place.b, place.q][own.keep_BQK[place.b, place.q]]
     said = [word for word in shown[:, 1:].flatten().tolist() if word not in (vocabulary.none, vocabulary.absent)]
@@ -189,7 +189,7 @@ def _worth(model: ClueNet, batch: Batch, look: Look, own: Evidence, utility: Uti
     probe = model.probe(batch, look.prefix)  # of questions without a known answer it knows nothing: left out below
     found_BQK = probe.utilities(model.displayed(silent), all_slots(own.present_BQK), kind=utility)
     answers = model.predict_rows(batch, ("stated",), look=look)["stated"]
-    for place, answer in zip(_places(batch), answers, strict=True):
+    for place, answer in zip(places(batch), answers, strict=True):
         worth_K = found_BQK[place.b, place.q][own.present_BQK[place.b, place.q]]
         known = place.example.answer is not None
         yield {
