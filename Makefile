@@ -7,7 +7,7 @@ READY  := .venv/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-full bench check schema setup
+.PHONY: demo test test-full test-gpu bench check schema setup
 
 setup: $(READY)
 
@@ -40,6 +40,9 @@ $(RAY): setup
 test-full: setup  ## the slow proofs too
 	@echo "All tests, the slow proofs included: about 25 minutes on 2 idle cores after the set-up (a sum of parts)."
 	for tier in $(TIERS); do $(BIN)/python -m pytest $$tier --timeout 3600 || exit 1; done
+
+test-gpu: setup  ## the model on a GPU, and its speed there; says what it skips where there is none
+	$(BIN)/python -m pytest tests/gpu -rs -s
 
 bench: setup  ## measurements, which are no tests; they want an idle machine
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/bench/bench_*.py --timeout 3600 --benchmark-columns=min,mean,rounds

@@ -9,9 +9,7 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,20 +20,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from cluenet.errors import CheckpointError
+from cluenet.model.tuning import quiet
 from cluenet.model.vlm import VisionLanguageModel
 from cluenet.records import content_hash
 
 ADAPTER, PREFIX = "default", "base_model.model."
 """The name that peft gives to an only adapter; what it puts before the names of the model's weights in files."""
 SAMPLES, SAMPLE_BYTES = 16, 4096
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """peft asks transformers for a name that transformers is to give up, and would say so to the user."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
 
 
 def save_adapter(vlm: VisionLanguageModel, folder: Path) -> None:

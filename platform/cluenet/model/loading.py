@@ -12,7 +12,6 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, BitsAndBytesConfig
-from transformers.image_utils import PILImageResampling
 from transformers.utils import is_flash_attn_2_available
 
 from cluenet.errors import CheckpointError, suggestion
@@ -26,6 +25,8 @@ Attention = Literal["sdpa", "flash_attention_2", "eager"]
 
 CHAT_TEMPLATES = ("chat_template.jinja", "chat_template.json")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+RESAMPLING = {pixels.bicubic: (3, "bicubic"), pixels.lanczos_twice: (1, "lanczos")}
+"""As processor files write it: Pillow's numbers (`PIL.Image.Resampling`)."""
 
 
 @dataclass(frozen=True)
@@ -191,9 +192,9 @@ def processor_problems(files: Mapping[str, Settings], family: Family, cut: Patch
     for name, done in NOT_DONE_HERE.items():
         if settings.get(name) is not None and settings[name] not in done:
             yield f"its processor files give {name}={settings[name]!r}; only {done[0]!r} is implemented."
-    filters = {pixels.bicubic: PILImageResampling.BICUBIC, pixels.lanczos_twice: PILImageResampling.LANCZOS}
-    if settings.get("resample", wanted := filters[family.resize]) not in (None, wanted):
-        yield f"its processor files give resample={settings['resample']}; only {wanted} ({wanted.name.lower()}) is implemented."
+    wanted, name = RESAMPLING[family.resize]
+    if settings.get("resample", wanted) not in (None, wanted):
+        yield f"its processor files give resample={settings['resample']}; only {wanted} ({name}) is implemented."
     yield from _size_problems(settings, family, cut)
 
 

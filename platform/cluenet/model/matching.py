@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -23,6 +22,8 @@ def clue_order(logits_BQKWV: Tensor, states: ClueStates, labels: Labels, *, conc
     The Hungarian assignment of set prediction (DETR, arXiv 2005.12872): every slot gets one clue, unused places count as
     clues of `none`. No gradient. concept, attention: weights of the two parts of a pair's cost.
     """
+    from scipy.optimize import linear_sum_assignment  # slow to import, and not always wanted
+
     with torch.no_grad():
         cost_BQKG = concept * concept_cost(logits_BQKWV, labels.words_BQKW)
         located = labels.located_BQK[:, :, None].to(cost_BQKG.dtype)

@@ -7,20 +7,23 @@ the backbone always train.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig, get_peft_model
-from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from cluenet.config.tuning import FullTuning, LoraTuning
 from cluenet.errors import Problem, RecipeError, suggestion
-from cluenet.model.adapter import quiet
 from cluenet.model.families import FAMILIES, Family
 from cluenet.model.vlm import VisionLanguageModel
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 PROJECTIONS = r".*\.(language_model|text_model)\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
 """What gets an adapter by default. Names alone would not do: most families have modules of the same names in the tower."""
@@ -31,14 +34,29 @@ ADAPTER_PARTS = (".lora_", ".modules_to_save.")
 def tune(vlm: VisionLanguageModel, tuning: FullTuning | LoraTuning) -> None:
     """Freeze or adapt the backbone, in place. Raises RecipeError when `targets` matches no layer of it."""
     if isinstance(tuning, LoraTuning):
-        with quiet():
-            get_peft_model(vlm.hf, lora_config(vlm.hf, vlm.family, tuning))
-        for wrapper in filter(lambda module: isinstance(module, ModulesToSaveWrapper), vlm.hf.modules()):
-            _to_fp32(wrapper.modules_to_save)
+        _adapt(vlm, tuning)
         return
     trained = {"vision": tuning.vision, "projector": tuning.projector, "text": True}
     for name, parameter in vlm.hf.named_parameters():
         parameter.requires_grad_(trained[part_of(name, vlm.family)])
+
+
+def _adapt(vlm: VisionLanguageModel, tuning: LoraTuning) -> None:
+    from peft import get_peft_model  # slow to import, and not always wanted
+    from peft.utils import ModulesToSaveWrapper
+
+    with quiet():
+        get_peft_model(vlm.hf, lora_config(vlm.hf, vlm.family, tuning))
+    for wrapper in filter(lambda module: isinstance(module, ModulesToSaveWrapper), vlm.hf.modules()):
+        _to_fp32(wrapper.modules_to_save)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """peft asks transformers for a name that transformers is to give up, and would say so to the user."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _to_fp32(trained: nn.ModuleDict) -> None:
@@ -88,6 +106,8 @@ def saved_names(model: nn.Module) -> frozenset[str] | None:
 
 def lora_config(hf: nn.Module, family: Family, tuning: LoraTuning) -> LoraConfig:
     """As peft writes it down. Raises RecipeError like `targets_of`."""
+    from peft import LoraConfig
+
     return LoraConfig(
         r=tuning.r, lora_alpha=tuning.alpha, lora_dropout=tuning.dropout, target_modules=targets_of(hf, family, tuning),
         modules_to_save=_projector_modules(hf, family) if tuning.projector else None,

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from num2words import num2words
-
 from cluenet.model.grid import Grid
 
 
@@ -77,6 +75,8 @@ def internvl(grid: Grid, labels: Sequence[str]) -> VideoText:
 
 
 def smolvlm(grid: Grid, labels: Sequence[str]) -> VideoText:
+    from num2words import num2words  # no other family needs it
+
     duration = timedelta(seconds=int(grid.end_seconds))
     before = (
         f"You are provided the following series of {num2words(grid.blocks)} frames from a {duration} [H:MM:SS] video.\n"
