@@ -28,7 +28,7 @@ MODULES = {
     3: "model metrics decoding isolation processes prepared features overlap planning estimate ask exporting testing",
     4: "ray_data",
     5: "data train evaluate report serve cluster pretrain",
-    6: "run diagnose summary inspection grid clusterfiles validation verbs cli __main__",
+    6: "run diagnose summary inspection grid clusterfiles validation jobs verbs cli __main__",
 }
 LAYERS = {module: layer for layer, modules in MODULES.items() for module in modules.split()}
 RAY_FROM_LAYER = 4

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from cluenet import interrupts
 from cluenet.errors import CluenetError, StorageError
-from cluenet.verbs import diagnose, grids, recipes, runs, serving, software
+from cluenet.verbs import diagnose, grids, jobs, recipes, runs, serving, software
 from cluenet.verbs.shared import say
 
 GLOBAL_FLAGS = ("--debug", "--verbose")
@@ -75,7 +75,7 @@ def _common(
 
 for verb in (
     recipes.run, recipes.prepare, recipes.train, recipes.evaluate, recipes.plan, recipes.validate,
-    grids.grid,
+    grids.grid, jobs.submit,
     runs.report, runs.compare, runs.ask, runs.export, diagnose.diagnose,
     serving.serve,
     software.components, software.inspect, software.schema,

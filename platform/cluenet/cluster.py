@@ -1,7 +1,7 @@
 """Joins a Ray cluster, or starts a local one, so that workers find the driver's code; says at once what cannot work.
 
 `ray.init` of Ray 2.60 waits up to 40 s for an address that does not answer and 20 s for a wrong token, and then says
-little; so the address is tried first, in a process of its own that can be ended (`_try_address`).
+little; so the address is tried first, in a process of its own that can be ended (`try_address`).
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def connect(address: str | None = None, *, verbose: bool = False, plugins: Itera
     remote = address != "local"
     if remote:
         _check_kind(address)
-        _use_token_if_there_is_one()
+        use_token_if_there_is_one()
     import ray
 
     if ray.is_initialized():
         return dict(ray.cluster_resources())
     if remote:
-        _try_address(address)
+        try_address(address)
     _join(address, verbose=verbose, plugins=tuple(plugins))
     return dict(ray.cluster_resources())
 
@@ -96,7 +96,7 @@ def _check_kind(address: str) -> None:
             raise ClusterError(f"Ray address {address!r} is {what}.")
 
 
-def _use_token_if_there_is_one() -> None:
+def use_token_if_there_is_one() -> None:
     """Ray 2.60 uses a token by itself only for a local cluster; an open cluster does not mind one, a closed one needs it."""
     file = os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")
     if "RAY_AUTH_MODE" not in os.environ and ("RAY_AUTH_TOKEN" in os.environ or Path(file).is_file()):
@@ -107,7 +107,7 @@ def _use_token_if_there_is_one() -> None:
             Config.initialize("")  # as `authentication_token_setup._enable_token_auth` of Ray does
 
 
-def _try_address(address: str) -> None:
+def try_address(address: str) -> None:
     """Raises ClusterError when no Ray answers at `address`, or when it wants another token."""
     _try_socket(address)
     command = [sys.executable, "-c", _TRY_GCS, address]

@@ -13,9 +13,11 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cluenet
 from cluenet.errors import StorageError
 
 MANIFEST = "manifest.json"
@@ -119,6 +121,11 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise StorageError(f"{path}: not a manifest: it holds a {type(manifest).__name__}. Delete the folder.")
     return manifest
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """For manifests: of cluenet, and of these packages. cluenet itself may run from a checkout that is not installed."""
+    return {"cluenet": cluenet.__version__, **{name: version(name) for name in packages}}
 
 
 @contextmanager

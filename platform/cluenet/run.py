@@ -18,14 +18,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cluenet import cluster, overlap
 from cluenet.errors import CheckpointError, DataError
-from cluenet.folders import atomic_write_json, atomic_write_text, finished, read_manifest, write_manifest
+from cluenet.folders import atomic_write_json, atomic_write_text, finished, read_manifest, versions, write_manifest
 from cluenet.pipeline_table import PipelineTable
 from cluenet.planning import Plan, Split
 from cluenet.progress import Progress
@@ -326,7 +325,7 @@ class Run:
 
     def finish(self, results: dict[str, dict[str, Any]]) -> Path:
         """`manifest.json`: the run is complete."""
-        plan, packages = self.plan, ("cluenet", "ray", "torch", "transformers", "numpy", "av")
+        plan = self.plan
         return write_manifest(self.folder, {
             "name": self.recipe.name, "address": plan.stage2,
             "addresses": {
@@ -335,7 +334,7 @@ class Run:
             },
             "steps": self.steps(), "evaluation": {name: result["accuracy"]["overall"] for name, result in results.items()},
             "overlaps": [one.to_dict() for one in self.overlaps],
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+            "versions": {"python": platform.python_version(), **versions("ray", "torch", "transformers", "numpy", "av")},
         })  # fmt: skip
 
     def steps(self) -> dict[str, dict[str, Any]]:

@@ -75,13 +75,13 @@ def test_a_token_at_hand_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, "x")  # so that it is put back
         monkeypatch.delenv(name)
-    cluster._use_token_if_there_is_one()
+    cluster.use_token_if_there_is_one()
     assert "RAY_AUTH_MODE" not in os.environ
     (tmp_path / "token").write_text("secret")
-    cluster._use_token_if_there_is_one()
+    cluster.use_token_if_there_is_one()
     assert os.environ["RAY_AUTH_MODE"] == "token"
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    cluster._use_token_if_there_is_one()
+    cluster.use_token_if_there_is_one()
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
 
 

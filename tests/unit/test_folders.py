@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cluenet import folders
 from cluenet.errors import StorageError
 from cluenet.folders import (
     atomic_write_json,
@@ -125,3 +126,15 @@ def test_of_two_that_build_the_same_folder_the_first_wins(tmp_path: Path):
         list(pool.map(build, range(8)))
     assert os.listdir(tmp_path) == ["out"]
     assert read_manifest(tmp_path / "out")["number"] == int((tmp_path / "out" / "number").read_text())
+
+
+def test_a_checkout_that_is_not_installed_knows_its_version(monkeypatch: pytest.MonkeyPatch):
+    """As in a job that ships its code: no package of that name is there."""
+    import cluenet
+
+    def only_others(name: str) -> str:
+        assert name != "cluenet"
+        return "1.0"
+
+    monkeypatch.setattr(folders, "version", only_others)
+    assert folders.versions("ray", "torch") == {"cluenet": cluenet.__version__, "ray": "1.0", "torch": "1.0"}

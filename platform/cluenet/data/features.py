@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from cluenet.data.feature_parts import Account, FeatureJob, Part, PartEncoder, parts_of
 from cluenet.errors import StorageError
 from cluenet.features import CLIPS_PER_PART, FORMAT, Tower, folder_of
-from cluenet.folders import finished, write_manifest
+from cluenet.folders import finished, versions, write_manifest
 from cluenet.prepared import PreparedSet, remove_leftovers
 from cluenet.progress import Progress
 from cluenet.recipe import Recipe
@@ -79,7 +78,7 @@ def _manifest(
         "format": FORMAT, "step": "features", "address": Path(job.folder).name, "tower": tower.address,
         "loading": job.loading, "clips": sum(account["clips"] for account in accounts), "clips_per_part": CLIPS_PER_PART,
         "parts": len(work), "bytes": sum(account["bytes"] for account in accounts),
-        "versions": {name: version(name) for name in ("cluenet", "torch", "transformers")},
+        "versions": versions("torch", "transformers"),
         "run": {
             "prepared": job.prepared, "base": job.base, "seconds": seconds,
             "parts": {"made": sum(not account["reused"] for account in accounts),

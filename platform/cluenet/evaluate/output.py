@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from cluenet.evaluate.results import summarise
 from cluenet.evaluate.samples import Sample
 from cluenet.evaluate.sets import TestSet
 from cluenet.evaluate.shuffles import shuffles
-from cluenet.folders import atomic_write_json, atomic_write_text, write_manifest
+from cluenet.folders import atomic_write_json, atomic_write_text, versions, write_manifest
 from cluenet.model.checkpoint import model_address, read_card, read_frame_policy
 from cluenet.plain import rounded
 from cluenet.recipe import Recipe
@@ -94,5 +93,5 @@ def _manifest(recipe: Recipe, model_folder: Path, test: TestSet, settings: dict[
         **settings, "workers": recipe.evaluate.workers, "worker_seconds": round(seconds, 3),
         "questions_per_worker_second": round(questions / max(seconds, 1e-9), 2),
         "seconds_per_question": round(sum(result.own_seconds for result in done) / questions, 6),
-        "versions": {name: version(name) for name in ("cluenet", "torch", "transformers", "ray")},
+        "versions": versions("torch", "transformers", "ray"),
     }  # fmt: skip

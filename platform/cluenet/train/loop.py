@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from cluenet.config.train import Stage
 from cluenet.errors import CluenetError
 from cluenet.features import opened
-from cluenet.folders import finished, write_manifest
+from cluenet.folders import finished, versions, write_manifest
 from cluenet.model.batch import Batch
 from cluenet.model.build import build_model
 from cluenet.model.optimizers import optimizers_of
@@ -225,5 +224,5 @@ class _Loop:
             "supervision": supervision_of(self.recipe, self.job.stage, self.job.train).to_dict(),
             "flops_per_step": state.flops_per_step, "flops": state.step * (state.flops_per_step or 0),
             "workers": self.group.size, "strategy": self.recipe.train.strategy.name, "model": self.facts, "init": self.job.init,
-            "versions": {name: version(name) for name in ("cluenet", "torch", "transformers")},
+            "versions": versions("torch", "transformers"),
         }  # fmt: skip

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from cluenet.errors import CheckpointError, StorageError
 from cluenet.features import plain_paths
-from cluenet.folders import finished, read_manifest, write_manifest
+from cluenet.folders import finished, read_manifest, versions, write_manifest
 from cluenet.prepared import PreparedSet
 from cluenet.progress import Progress
 from cluenet.recipe import Recipe
@@ -79,7 +78,7 @@ def _manifest(recipe: Recipe, job: UtilityJob, work: Sequence[Part], accounts: S
         "questions": {"all": counts["questions"], **{name: counts[name] for name in ("recorded", "without_answer")}},
         "clues": {name: counts[name] for name in ("stated", "useful", "distractors")},
         "parts": [part.name for part in work],
-        "versions": {name: version(name) for name in ("cluenet", "torch", "transformers")},
+        "versions": versions("torch", "transformers"),
     }  # fmt: skip
 
 
