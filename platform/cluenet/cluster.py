@@ -87,9 +87,9 @@ def _join(address: str, *, verbose: bool, plugins: tuple[str, ...]) -> None:
 def _check_kind(address: str) -> None:
     kinds = {
         "ray://": "an address of Ray Client, which Ray Data and Ray Train do not support. Run cluenet on a machine of the "
-        "cluster with RAY_ADDRESS=auto, or submit it there with `ray job submit`",
-        "http://": "an address of the dashboard, which is for `ray job submit`. Give HOST:PORT of the head, such as 10.0.0.1:6379",
-        "https://": "an address of the dashboard, which is for `ray job submit`. Give HOST:PORT of the head, such as 10.0.0.1:6379",
+        "cluster with RAY_ADDRESS=auto, or submit it there with `cluenet submit`",
+        "http://": "an address of the dashboard, which is for `cluenet submit`. Give HOST:PORT of the head, such as 10.0.0.1:6379",
+        "https://": "an address of the dashboard, which is for `cluenet submit`. Give HOST:PORT of the head, such as 10.0.0.1:6379",
     }
     for prefix, what in kinds.items():
         if address.startswith(prefix):

@@ -114,7 +114,9 @@ def plan(
 
 
 def validate(
-    files: Annotated[list[str], typer.Argument(metavar="FILE... [KEY.PATH=VALUE]...", help="YAML files, and overrides of recipes.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE... [KEY.PATH=VALUE]...", help="YAML files, and overrides of recipes.")
+    ],
 ) -> None:
     """Check recipes, grids, Ray Serve configs, files of Ray's cluster launcher and of KubeRay: every problem of every file."""
     paths = [Path(file) for file in files if "=" not in file or Path(file).exists()]
