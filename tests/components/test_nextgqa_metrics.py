@@ -5,16 +5,29 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from cluenet.evaluate.evaluator import evaluate
+from cluenet.evaluate.files import read_samples
 from cluenet.metrics.benchmarks import measured
+from cluenet.model.checkpoint import load_model
+from cluenet.model.pipeline import ClueNet
+from cluenet.prepared import PreparedSet
+from cluenet.records import Example
+from cluenet.registry import register
 from cluenet.verdicts import Verdict
 from cluenet_components.datasets._nextgqa_metrics import overlap
 from cluenet_components.datasets.nextgqa import NextGqaDataset
+from helpers.evaluation import Silent, model_folder, prepared_test, recipe
+from helpers.models import example, tiny_model
 
 Span = tuple[float, float]
+ONE_SLOT = {"clue_extractor": {"name": "latent_slots", "slots": 1, "heads": 2}}
 
 
 def verdict(number: int, span: Span | None, truth: Sequence[Span] | None, *, correct: bool = True) -> Verdict:
@@ -118,3 +131,64 @@ def test_what_was_never_asked_is_wrong_and_stays_in_every_denominator() -> None:
     assert [number["value"] for number in found.values()] == pytest.approx([1 / 3] * len(found))
     files = {name: json.loads(text) for name, text in NextGqaDataset.result_files([lost]).items()}
     assert files == {"res.json": {"v_9": {"prediction": -1, "answer": 2}}, "ground_ada.json": {"v_9": [-1.0, -1.0]}}
+
+
+def span_by_hand(attentions: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[float]:
+    """In words: around the block with the most attention, as long as a block has half of it; over all clues. seconds:
+    middles of the blocks, as wide as they are apart; nothing is before 0."""
+    half = (seconds[1] - seconds[0]) / 2
+    starts, ends = [], []
+    for attention in attentions:
+        size = len(attention) // len(seconds)
+        shares = [sum(attention[block * size :][:size]) for block in range(len(seconds))]
+        first = last = shares.index(max(shares))
+        while first > 0 and shares[first - 1] >= max(shares) / 2:
+            first -= 1
+        while last < len(shares) - 1 and shares[last + 1] >= max(shares) / 2:
+            last += 1
+        starts.append(max(0.0, seconds[first] - half))
+        ends.append(seconds[last] + half)
+    return [min(starts), max(ends)]
+
+
+def sharp_model(seed: int = 0, **section: Any) -> ClueNet:
+    """An untrained model that attends to few places instead of to all of them alike."""
+    model = tiny_model(seed, **section)
+    with torch.no_grad():
+        for weight in model.extractor.parameters():
+            weight.mul_(4)
+    return model
+
+
+def test_the_predicted_span_is_where_the_attention_of_the_models_clues_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(number: int) -> Example:
+        return replace(example(number), meta={"answer": example(number).answer, "spans": [[0.0, 0.4], [0.9, 1.0]]})
+
+    monkeypatch.setitem(register.dataset._classes, "fake", NextGqaDataset)
+    monkeypatch.setattr("helpers.evaluation.tiny_model", sharp_model)
+    settings = recipe(evaluate={"bootstrap": 100, "rows": ["own"], "shuffles": 0})
+    folder = model_folder(tmp_path / "model", recipe=settings, clue_filter="keep_all", **ONE_SLOT)
+    prepared = prepared_test(tmp_path / "0123", recipe=settings, clips=3, make=asked)
+    (results,) = evaluate(
+        settings, model_folder=folder, prepared=[prepared], out=tmp_path, progress=Silent, local=True
+    ).values()
+    found = json.loads((tmp_path / "fake-test/official/ground_ada.json").read_text())
+    network, data, expected = load_model(folder), PreparedSet(prepared), {}
+    for clip in data.clip_keys:
+        for one in data.examples_of(clip):
+            batch = network.collate([(data.frames(clip), [one])], seed=0, shuffle_options=False)
+            (answer,) = network.predict(batch)
+            expected[one.id] = span_by_hand([clue.attention_N for clue in answer.clues], batch.grids[0].seconds)
+    assert len({tuple(span) for span in found.values()}) > 1, "the test must see different spans"
+    assert found == {key: pytest.approx(span, abs=1e-5) for key, span in expected.items()}
+    rights = {one["id"]: one["correct"] for one in read_samples(tmp_path / "fake-test")}
+    iops = {
+        key: max(overlap((low, high), truth)[1] for truth in ((0.0, 0.4), (0.9, 1.0)))
+        for key, (low, high) in expected.items()
+    }
+    block = results["benchmark"]["all"]
+    assert block["mIoP"]["value"] == pytest.approx(sum(iops.values()) / len(iops), abs=1e-5)
+    grounded = sum(rights[key] and iop >= 0.5 for key, iop in iops.items())
+    assert block["Acc@GQA"]["value"] == pytest.approx(grounded / len(iops), abs=1e-5)
