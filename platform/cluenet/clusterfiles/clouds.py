@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from cluenet.clusterfiles.strict import Strict, with_keys
+from cluenet.clusterfiles.strict import Strict
 
 
 class _Provider(Strict):
@@ -103,7 +103,7 @@ class _Profile(Strict):
     Name: str | None = None
 
 
-class _AwsNode(Strict):
+class AwsNode(Strict):
     InstanceType: str
     ImageId: str | None = None
     KeyName: str | None = None
@@ -114,15 +114,28 @@ class _AwsNode(Strict):
     IamInstanceProfile: _Profile | None = None
     SecurityGroupIds: list[str] | None = None
     SubnetIds: list[str] | None = Field(None, description="Ray's own: EC2 takes one SubnetId, Ray tries several.")
-
-
-AwsNode = with_keys(
-    _AwsNode, "AwsNode",
-    "AdditionalInfo CapacityReservationSpecification CpuOptions CreditSpecification DisableApiStop DisableApiTermination "
-    "EnclaveOptions HibernationOptions InstanceInitiatedShutdownBehavior Ipv6AddressCount Ipv6Addresses LaunchTemplate "
-    "LicenseSpecifications MaintenanceOptions MetadataOptions Monitoring NetworkInterfaces Placement PrivateDnsNameOptions "
-    "PrivateIpAddress SecurityGroups TagSpecifications",
-)  # fmt: skip
+    AdditionalInfo: Any = None
+    CapacityReservationSpecification: Any = None
+    CpuOptions: Any = None
+    CreditSpecification: Any = None
+    DisableApiStop: Any = None
+    DisableApiTermination: Any = None
+    EnclaveOptions: Any = None
+    HibernationOptions: Any = None
+    InstanceInitiatedShutdownBehavior: Any = None
+    Ipv6AddressCount: Any = None
+    Ipv6Addresses: Any = None
+    LaunchTemplate: Any = None
+    LicenseSpecifications: Any = None
+    MaintenanceOptions: Any = None
+    MetadataOptions: Any = None
+    Monitoring: Any = None
+    NetworkInterfaces: Any = None
+    Placement: Any = None
+    PrivateDnsNameOptions: Any = None
+    PrivateIpAddress: Any = None
+    SecurityGroups: Any = None
+    TagSpecifications: Any = None
 
 
 class _BootDisk(Strict):
@@ -158,20 +171,30 @@ class _Accelerator(Strict):
     acceleratorCount: int = Field(ge=1)
 
 
-class _GcpNode(Strict):
+class GcpNode(Strict):
     machineType: str
     disks: list[_Disk]
     scheduling: list[_Scheduling] | None = None
     guestAccelerators: list[_Accelerator] | None = None
     labels: dict[str, str] | None = None
-
-
-GcpNode = with_keys(
-    _GcpNode, "GcpNode",
-    "advancedMachineFeatures canIpForward confidentialInstanceConfig deletionProtection description hostname metadata "
-    "minCpuPlatform networkInterfaces networkPerformanceConfig params privateIpv6GoogleAccess reservationAffinity "
-    "resourcePolicies serviceAccounts shieldedInstanceConfig sourceMachineImage tags",
-)  # fmt: skip
+    advancedMachineFeatures: Any = None
+    canIpForward: Any = None
+    confidentialInstanceConfig: Any = None
+    deletionProtection: Any = None
+    description: Any = None
+    hostname: Any = None
+    metadata: Any = None
+    minCpuPlatform: Any = None
+    networkInterfaces: Any = None
+    networkPerformanceConfig: Any = None
+    params: Any = None
+    privateIpv6GoogleAccess: Any = None
+    reservationAffinity: Any = None
+    resourcePolicies: Any = None
+    serviceAccounts: Any = None
+    shieldedInstanceConfig: Any = None
+    sourceMachineImage: Any = None
+    tags: Any = None
 
 
 class _Billing(Strict):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model
+from pydantic import Field
 
-from cluenet.clusterfiles.strict import Strict, with_keys
+from cluenet.clusterfiles.strict import Strict
 from cluenet.errors import Problem, suggestion
 
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[kMGTPE]|[KMGTPE]i)?$")] | int | float
@@ -56,7 +56,7 @@ class Mount(Strict):
     mountPropagation: str | None = None
 
 
-class _Container(Strict):
+class Container(Strict):
     name: str
     image: str
     imagePullPolicy: Literal["Always", "IfNotPresent", "Never"] | None = None
@@ -66,18 +66,36 @@ class _Container(Strict):
     ports: list[Port] = Field(default_factory=list)
     resources: Resources = Field(default_factory=Resources)
     volumeMounts: list[Mount] = Field(default_factory=list)
+    envFrom: Any = None
+    lifecycle: Any = None
+    livenessProbe: Any = None
+    readinessProbe: Any = None
+    resizePolicy: Any = None
+    restartPolicy: Any = None
+    securityContext: Any = None
+    startupProbe: Any = None
+    stdin: Any = None
+    stdinOnce: Any = None
+    terminationMessagePath: Any = None
+    terminationMessagePolicy: Any = None
+    tty: Any = None
+    volumeDevices: Any = None
+    workingDir: Any = None
 
 
-Container = with_keys(
-    _Container, "Container",
-    "envFrom lifecycle livenessProbe readinessProbe resizePolicy restartPolicy securityContext startupProbe stdin stdinOnce "
-    "terminationMessagePath terminationMessagePolicy tty volumeDevices workingDir",
-)  # fmt: skip
-
-Volume = with_keys(
-    create_model("_Volume", __base__=Strict, name=(str, ...)), "Volume",
-    "configMap csi downwardAPI emptyDir ephemeral hostPath image nfs persistentVolumeClaim projected secret",
-)  # fmt: skip
+class Volume(Strict):
+    name: str
+    configMap: Any = None
+    csi: Any = None
+    downwardAPI: Any = None
+    emptyDir: Any = None
+    ephemeral: Any = None
+    hostPath: Any = None
+    image: Any = None
+    nfs: Any = None
+    persistentVolumeClaim: Any = None
+    projected: Any = None
+    secret: Any = None
 
 
 class Toleration(Strict):
@@ -88,7 +106,7 @@ class Toleration(Strict):
     tolerationSeconds: int | None = None
 
 
-class _PodSpec(Strict):
+class PodSpec(Strict):
     containers: list[Container] = Field(min_length=1)
     initContainers: list[Container] = Field(default_factory=list)
     volumes: list[Volume] = Field(default_factory=list)
@@ -97,15 +115,36 @@ class _PodSpec(Strict):
     restartPolicy: Literal["Always", "OnFailure", "Never"] | None = None
     serviceAccountName: str | None = None
     terminationGracePeriodSeconds: int | None = Field(None, ge=0)
-
-
-PodSpec = with_keys(
-    _PodSpec, "PodSpec",
-    "activeDeadlineSeconds affinity automountServiceAccountToken dnsConfig dnsPolicy enableServiceLinks hostAliases hostIPC "
-    "hostNetwork hostPID hostUsers hostname imagePullSecrets nodeName os overhead preemptionPolicy priority priorityClassName "
-    "readinessGates resourceClaims resources runtimeClassName schedulerName schedulingGates securityContext "
-    "setHostnameAsFQDN shareProcessNamespace subdomain topologySpreadConstraints",
-)  # fmt: skip
+    activeDeadlineSeconds: Any = None
+    affinity: Any = None
+    automountServiceAccountToken: Any = None
+    dnsConfig: Any = None
+    dnsPolicy: Any = None
+    enableServiceLinks: Any = None
+    hostAliases: Any = None
+    hostIPC: Any = None
+    hostNetwork: Any = None
+    hostPID: Any = None
+    hostUsers: Any = None
+    hostname: Any = None
+    imagePullSecrets: Any = None
+    nodeName: Any = None
+    os: Any = None
+    overhead: Any = None
+    preemptionPolicy: Any = None
+    priority: Any = None
+    priorityClassName: Any = None
+    readinessGates: Any = None
+    resourceClaims: Any = None
+    resources: Any = None
+    runtimeClassName: Any = None
+    schedulerName: Any = None
+    schedulingGates: Any = None
+    securityContext: Any = None
+    setHostnameAsFQDN: Any = None
+    shareProcessNamespace: Any = None
+    subdomain: Any = None
+    topologySpreadConstraints: Any = None
 
 
 class PodTemplate(Strict):

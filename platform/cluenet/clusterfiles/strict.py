@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cluenet.errors import Problem, suggestion
 from cluenet.problems import problems_of
@@ -18,12 +18,6 @@ class Strict(BaseModel):
     """A map whose every key is known."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-
-
-def with_keys(base: type[BaseModel], name: str, keys: str) -> Any:
-    """`base` with further keys, whose values only the program that reads the file checks."""
-    fields: dict[str, Any] = dict.fromkeys(keys.split(), (Any, None))
-    return create_model(name, __base__=base, **fields)
 
 
 def read(model: type[Model], values: Any, at: str, problems: list[Problem]) -> Model | None:

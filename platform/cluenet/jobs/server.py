@@ -55,10 +55,8 @@ def submit(client: JobSubmissionClient, job: Job, say: Callable[[str], None]) ->
             say(f"job {running[0]} has the same settings and is not over: it is followed, nothing is submitted.")
             return str(running[0])
         number = 1 + max((_number(one.submission_id, job.name) for one in attempts), default=0)
-        return client.submit_job(
-            entrypoint=shlex.join(job.command), submission_id=f"{job.name}-{number}", runtime_env=job.runtime_env,
-            metadata={"cluenet_job": job.name},
-        )  # fmt: skip
+        submission_id, entrypoint = f"{job.name}-{number}", shlex.join(job.command)
+        return client.submit_job(entrypoint=entrypoint, submission_id=submission_id, runtime_env=job.runtime_env)
 
 
 def _number(submission_id: str | None, name: str) -> int:
