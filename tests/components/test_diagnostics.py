@@ -259,7 +259,7 @@ class Planted:
         )
         samples = []
         for one, answer, grid, (changed, diagnosed) in zip(batch.examples, answers, batch.grids, records, strict=True):
-            view = View((grid.blocks, grid.rows, grid.cols), grid.seconds, sees_video=False)
+            view = View((grid.blocks, grid.rows, grid.cols), grid.seconds, seen=0)
             encode, decode = self.model.collator.vocabulary.encode, self.model.collator.vocabulary.decode
             line = sample_of(
                 one,

@@ -63,11 +63,13 @@ def _evaluated(run: Path, name: str | None) -> Path:
 
 
 def _asking(manifest: dict[str, Any]) -> Asking:
-    """As the evaluation asked, on this machine, with one order of the options; what it did not record is as by default."""
+    """As the evaluation asked, on this machine, with one order of the options and the whole video in view; what it did not record
+    is as by default."""
     usual = asdict(Asking.of(Recipe.from_dict({})))
     values = {name: manifest.get(name, value) for name, value in usual.items()}
     device = values["device"] if torch.cuda.is_available() else "cpu"
-    return Asking(**{**values, "rows": ("own",), "device": device, "shuffles": min(1, values["shuffles"])})
+    changed = {"rows": ("own",), "device": device, "shuffles": min(1, values["shuffles"]), "pruning": {"name": "none"}}
+    return Asking(**{**values, **changed})
 
 
 def chosen(prepared: PreparedSet, questions: int, seed: int) -> list[list[Part]]:
