@@ -226,7 +226,8 @@ def test_an_azure_machine_has_the_parameters_of_rays_template():
         ("azure.yaml", lambda v: node(v)["azure_arm_parameters"].update(priorty="Spot"), "azure_arm_parameters.priorty: unknown key. Did you mean 'priority'?"),
         ("azure.yaml", lambda v: node(v)["azure_arm_parameters"].update(priority="Spott"), "azure_arm_parameters.priority: Input should be 'Regular', 'Spot' or 'Low', not 'Spott'"),
         ("local_multi_node.yaml", lambda v: v["provider"].update(workers_ips=[]), "provider.workers_ips: unknown key. Did you mean 'worker_ips'?"),
-        ("local_multi_node.yaml", lambda v: v["provider"].pop("worker_ips"), "Ray refuses it"),
+        ("local_multi_node.yaml", lambda v: v["provider"].pop("worker_ips"), "provider: needs head_ip and worker_ips, or coordinator_address"),
+        ("aws.yaml", lambda v: v["auth"].update(ssh_proxy_use_node_id=True), "Ray refuses it: 'ssh_proxy_command' is a required property"),
         ("local_multi_node.yaml", lambda v: v.update(available_node_types={}), "available_node_types: unknown key"),
     ],
 )  # fmt: skip
@@ -326,7 +327,9 @@ def test_the_command_tells_files_apart(tmp_path: Path, capsys: pytest.CaptureFix
     recipe.write_text("data: {train: [clueworld]}\n")
     files = [*map(str, (*LAUNCHER, *KUBERAY)), str(recipe)]
     assert call(["validate", *files]) == 0
-    assert capsys.readouterr().out.splitlines() == [f"{file}: ok" for file in files]
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [f"{file}: ok" for file in files]
+    assert err == ""
 
 
 def test_the_command_checks_grids_with_their_recipes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -5,12 +5,15 @@ Ray 2.60 stops at the first problem and lets any key pass there. Format: `ray/au
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stderr
+from io import StringIO
 from typing import Any
 
 from pydantic import BaseModel, Field, create_model
 
-from cluenet.clusterfiles.clouds import CLOUDS
+from cluenet.clusterfiles.clouds import CLOUDS, LocalProvider
 from cluenet.clusterfiles.strict import Command, Strict, below, read
 from cluenet.errors import Problem, RecipeError, suggestion
 
@@ -108,11 +111,13 @@ def problems_of_cluster(values: Mapping[str, Any]) -> Iterator[Problem]:
     of_provider, of_node = CLOUDS[cloud]
     found: list[Problem] = []
     cluster = read(CloudCluster if of_node else LocalCluster, values, "", found)
-    read(of_provider, provider, "provider", found)
+    of_machines = read(of_provider, provider, "provider", found)
     if of_node:
         _read_nodes(of_node, values.get("available_node_types"), found)
     if isinstance(cluster, CloudCluster):
         found.extend(_misfits(cluster))
+    if isinstance(of_machines, LocalProvider):
+        found.extend(_local_misfits(of_machines))
     if isinstance(cluster, _Cluster):
         found.extend(_docker_misfits(cluster.docker))
     yield from found
@@ -139,6 +144,11 @@ def _misfits(cluster: CloudCluster) -> Iterator[Problem]:
         yield Problem("max_workers", f"is {cluster.max_workers}, but the node types' min_workers add up to {least}")
 
 
+def _local_misfits(provider: LocalProvider) -> Iterator[Problem]:
+    if provider.coordinator_address is None and (provider.head_ip is None or provider.worker_ips is None):
+        yield Problem("provider", "needs head_ip and worker_ips, or coordinator_address")
+
+
 def _docker_misfits(docker: Docker) -> Iterator[Problem]:
     image = docker.image or (docker.head_image and docker.worker_image)
     if bool(image) != bool(docker.container_name):
@@ -150,8 +160,10 @@ def _ray_refuses(values: Mapping[str, Any]) -> str | None:
     """What Ray's schema and filling in of defaults say, as `ray up` runs them; None when they accept the file."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
+    logging.getLogger("ray.autoscaler").setLevel(logging.WARNING)  # it names every default
     try:
-        validate_config(prepare_config(dict(values)))
+        with redirect_stderr(StringIO()):  # what it says is in its error, too
+            validate_config(prepare_config(dict(values)))
     except Exception as error:
         return str(error).splitlines()[0] if str(error) else repr(error)
     return None
