@@ -147,10 +147,12 @@ class Run:
     @cached_property
     def first_checkpoint(self) -> Path | None:
         """The best checkpoint of stage 1; None when it is not trained."""
+        from cluenet.model.build import check_planned_tuning
         from cluenet.train.services import require
         from cluenet.train.supervision import supervision_of
 
         _ = self.plan.stage2  # raises when there is no training data, before anything is prepared
+        check_planned_tuning(self.recipe.train, self.recipe.model.backbone, file=self.recipe.name)
         require(self.recipe)
         self._require_memory()
         for stage in ("stage1", "stage2"):
@@ -314,6 +316,7 @@ class Run:
         """The finished run's report; writes the manifest of the run."""
         from cluenet.report.build import build_report
 
+        _ = self.model  # a recipe without a test set has a report too
         results = self.results if self.recipe.data.test else {}
         self.finish(results)
         with self._timed("report"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from cluenet import cli
@@ -321,6 +322,18 @@ def test_ray_calls_them_so():
 
     known = {value for value in vars(accelerators).values() if isinstance(value, str)}
     assert {one.ray_type for one in ACCELERATORS.values() if "GeForce" not in (one.ray_type or "")} <= known
+
+
+@pytest.mark.parametrize(("name", "theirs"), {"a100-80gb": "A100", "h100": "H100", "mi300x": "MI300X"}.items())
+def test_torch_has_the_same_figures(name: str, theirs: str):
+    """From the data sheets, with sparsity or without as it says. Its row for L4 has H100's bandwidth, so it is no witness."""
+    from torch._inductor.analysis.device_info import lookup_device_info
+
+    ours = ACCELERATORS[name]
+    known = lookup_device_info(f"{'AMD' if name == 'mi300x' else 'NVIDIA'} {theirs}")
+    assert known is not None
+    assert ours.bf16_tflops == pytest.approx(known.tops[torch.bfloat16] / known.tops_sparsity_factor, rel=0.002)
+    assert (ours.memory_gb, ours.bandwidth_gb_per_second) == (known.dram_gb, known.dram_bw_gbs)
 
 
 def test_the_defaults_are_those_of_deepspeed():

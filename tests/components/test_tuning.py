@@ -381,7 +381,7 @@ def test_a_run_checks_the_tuning_before_any_worker_starts(monkeypatch, tmp_path)
     run = Run(Recipe.from_dict({"name": "mine", "train": {"tuning": {"name": "lora", "targets": ["nothing"]}}}))
     vars(run)["base"], vars(run)["prepared"], vars(run.plan)["run"] = base_folder(), {}, tmp_path
     monkeypatch.setattr(type(run.plan), "address", lambda *_: "a" * 20)
-    monkeypatch.setattr(Run, "_share_stage1", lambda *_: None)
+    monkeypatch.setattr(Run, "_share", lambda *_: None)
     monkeypatch.setattr(Run, "_connect", lambda *_, **__: pytest.fail("Ray was started"))
     with pytest.raises(
         RecipeError, match=r"mine: 1 problem\n  train\.tuning\.targets: 'nothing' matches no linear layer"

@@ -12,7 +12,7 @@ from transformers import BitsAndBytesConfig
 
 from cluenet.config.model import ModelSection
 from cluenet.config.train import TrainSection
-from cluenet.config.tuning import QloraTuning
+from cluenet.config.tuning import LoraTuning, QloraTuning
 from cluenet.errors import Problem, RecipeError
 from cluenet.model import quantization, tuning
 from cluenet.model.pipeline import ClueNet
@@ -52,6 +52,16 @@ def check_tuning(train: TrainSection, base_folder: str | Path, *, file: str) -> 
     """
     _quantization(train, file=file)
     tuning.check_targets(train.tuning, base_folder, file=file)
+
+
+def check_planned_tuning(train: TrainSection, backbone: ComponentConfig, *, file: str) -> None:
+    """The same before there is a base, going by what the backbone's config says it will be; where that is not known, nothing is
+    checked but QLoRA's library. Raises CheckpointError when config.json is not on this machine."""
+    _quantization(train, file=file)
+    if isinstance(train.tuning, LoraTuning):
+        vlm = backbone.build().unloaded((), lambda note: None)
+        if vlm is not None:
+            tuning.targets_of(vlm.hf, vlm.family, train.tuning, file=file)
 
 
 def _quantization(train: TrainSection | None, *, file: str = "recipe") -> BitsAndBytesConfig | None:
