@@ -6,6 +6,7 @@ They are found by Ray's own packing code, so that what is counted here is what i
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ LARGEST = 5
 
 def files_of(folder: Path) -> dict[str, int]:
     """Bytes of every file that is shipped, by its path in `folder`. Raises ClusterError when `folder` is not one."""
+    from ray._private.ray_constants import RAY_RUNTIME_ENV_IGNORE_GITIGNORE as ALL
     from ray._private.runtime_env import packaging
 
     if not folder.is_dir():
@@ -37,7 +39,9 @@ def files_of(folder: Path) -> dict[str, int]:
     root = folder.absolute()
     quiet = logging.getLogger(f"{__name__}.packing")
     quiet.setLevel(logging.ERROR)  # it names every .gitignore
-    packaging._dir_travel(root, [packaging._get_excludes(root, list(EXCLUDES))], take, True, quiet)
+    packaging._dir_travel(
+        root, [packaging._get_excludes(root, list(EXCLUDES))], take, os.environ.get(ALL) != "1", quiet
+    )
     return found
 
 
