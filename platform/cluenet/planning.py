@@ -48,8 +48,9 @@ class Plan:
     is not there.
     """
 
-    def __init__(self, recipe: Recipe):
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, *, evaluation: str = "evaluation"):
+        """evaluation: name of the folder of scores in the run's."""
+        self.recipe, self._evaluation = recipe, evaluation
 
     def prepared(self, split: Split) -> list[Path]:
         """Folders of a split's entries, in the recipe's order."""
@@ -211,7 +212,7 @@ class Plan:
         return None if other is None else other.name
 
     def _evaluate_step(self, prepared: Path) -> Step:
-        address, out = fingerprint.evaluation(self.recipe, self.stage2, prepared.name), self.run / "evaluation"
+        address, out = fingerprint.evaluation(self.recipe, self.stage2, prepared.name), self.run / self._evaluation
         done = next((folder for folder in sorted(out.glob("*")) if _state(folder, address) == "finished"), None)
         entry = self.entries()[prepared]
         what = f"score {entry.name} {entry.split}"  # type: ignore[attr-defined]

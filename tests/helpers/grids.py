@@ -53,15 +53,17 @@ def evaluated(
     for cell in grid.cells:
         for seed, recipe in cell.recipes.items():
             if (found := rights(cell, seed)) is not None:
-                write_evaluation(Plan(recipe), samples_of(found), tokens(cell), **manifest)
+                write_evaluation(Plan(recipe), samples_of(found), tokens(cell), cell.evaluation, **manifest)
 
 
-def write_evaluation(plan: Plan, samples: Sequence[dict[str, Any]], tokens: float = 16.0, **manifest: Any) -> Path:
+def write_evaluation(
+    plan: Plan, samples: Sequence[dict[str, Any]], tokens: float = 16.0, evaluation: str = "evaluation", **manifest: Any
+) -> Path:
     (prepared,) = plan.prepared("test")
-    folder = plan.run / "evaluation" / "clueworld-test"
+    folder = plan.run / evaluation / "clueworld-test"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in samples))
-    (folder / "results.json").write_text(json.dumps({"tokens": {"visual": tokens, "clue_words": 4.0}}))
+    (folder / "results.json").write_text(json.dumps({"tokens": {"visual": 128.0, "seen": tokens, "clue_words": 4.0}}))
     address = fingerprint.evaluation(plan.recipe, plan.stage2, prepared.name)
     settings = {"policy": POLICY, "policy_fingerprint": "p", "seconds_per_question": 0.002, **manifest}
     write_manifest(folder, {"address": address, **settings})

@@ -72,6 +72,14 @@ def test_one_factor_has_the_reference_and_every_other_value_alone(grid):
     assert [cell.recipe.train.stage2.steps for cell in made.cells] == [2, 2, 2, 3]
 
 
+def test_one_factor_at_a_time_values_of_two_axes_may_set_the_same(grid, problems):
+    paired = {"filter": [{"label": "as it is"}, {"label": "chance", "set": {"model.clue_filter": "random"}}],
+              "more": [{"label": "no"}, {"label": "yes", "set": {"model.clue_filter.keep": 0.3}}]}  # fmt: skip
+    assert "one `paired` axis" in problems(paired=paired)["paired.more"]
+    paired["more"][1]["set"] = {"model.clue_filter": "top_k"}
+    assert len(grid(paired=paired, mode="one_factor").cells) == 3
+
+
 def test_a_cell_is_the_recipe_that_the_command_line_would_make(grid, tmp_path):
     from cluenet.recipe import load as load_recipe
 
@@ -149,11 +157,11 @@ def test_the_message_names_file_place_and_value(grid, tmp_path):
         ({"axes": FILTERS, "exclude": [{"model.clue_filter": "keep_all"}]}, "exclude.0", "leaves out the reference"),
         ({"axes": {**FILTERS, "train.stage2.steps": [2, 3]}, "exclude": [{"model.clue_filter": "random"}]},
          "axes.model.clue_filter.1", "is in no cell"),
-        ({"axes": {"evaluate.shuffles": [1, 2]}}, "axes.evaluate.shuffles.1", "scored in another way"),
-        ({"axes": {"data.test.0.videos": [200, 100]}}, "axes.data.test.0.videos.1", "scored in another way"),
+        ({"axes": {"evaluate.shuffles": [1, 2]}}, "axes.evaluate.shuffles.1", "asked other questions"),
+        ({"axes": {"data.test.0.videos": [200, 100]}}, "axes.data.test.0.videos.1", "asked other questions"),
         ({"axes": {"data.sampler.frames": [16, 8]}}, "axes.data.sampler.frames.1", "set `across_frames: true`"),
         ({"axes": {"model.clue_filter": ["keep_all", {"label": "same", "value": {"name": "keep_all"}}]}}, "", "are the same"),
-        ({"axes": {"train.max_failures": [1, 2]}}, "", "what differs has no effect on training"),
+        ({"axes": {"train.max_failures": [1, 2]}}, "", "what differs has no effect"),
         ({"axes": FILTERS, "set": {"train.stage1.stesp": 3}}, "set.train.stage1.stesp", "Did you mean 'steps'?"),
         ({"axes": FILTERS, "base": "bsae.yaml"}, "base", "no such file"),
         ({"axes": FILTERS, "modes": "product"}, "modes", "Did you mean 'mode'?"),
@@ -180,6 +188,17 @@ def test_a_setting_that_needs_another_one_is_told_with_its_cell(problems):
 
 def test_other_frames_are_compared_on_request(grid):
     assert len(grid(axes={"data.sampler.frames": [16, 8]}, across_frames=True).cells) == 2
+
+
+def test_scoring_may_differ_and_has_folders_of_its_own(grid):
+    cells = grid(axes={"evaluate.questions_per_batch": [64, 32, 16], "model.clue_filter": ["keep_all", "random"]}).cells
+    folders = {cell.name: cell.evaluation for cell in cells}
+    assert folders["questions_per_batch=64 clue_filter=keep_all"] == "evaluation"
+    assert folders["questions_per_batch=64 clue_filter=random"] == "evaluation"
+    assert (
+        folders["questions_per_batch=32 clue_filter=random"] == folders["questions_per_batch=32 clue_filter=keep_all"]
+    )
+    assert len(set(folders.values())) == 3
 
 
 def test_grids_and_recipes_are_told_apart():

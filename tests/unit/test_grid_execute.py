@@ -25,7 +25,7 @@ def recipe(workers: int = 1, gpu: float = 0.0) -> Recipe:
 
 
 def node(step: str, name: str, *needs: Key, workers: int = 1, gpu: float = 0.0, finished: bool = False) -> Node:
-    return Node((step, name), recipe(workers, gpu), Path("nowhere"), needs, finished)
+    return Node((step, name), recipe(workers, gpu), "evaluation", Path("nowhere"), needs, finished)
 
 
 def graph(*nodes: Node) -> Graph:

@@ -52,6 +52,15 @@ def test_utilities_are_shared_too(tmp_path):
     assert counts["utilities"] == {"asked": 2, "unique": 1, "finished": 0}
 
 
+def test_cells_that_are_only_scored_in_another_way_train_once(tmp_path):
+    graph = graph_of(grid_of(tmp_path, axes={"evaluate.questions_per_batch": [64, 32]}, set={}))
+    counts = {step: (found["asked"], found["unique"]) for step, found in graph.counts().items()}
+    assert (counts["stage2"], counts["model"], counts["evaluate"]) == ((2, 1), (2, 1), (2, 2))
+    scored = [node for node in graph.nodes.values() if node.step == "evaluate"]
+    assert scored[0].folder.parent == scored[1].folder.parent
+    assert scored[0].folder.name == "evaluation" != scored[1].folder.name
+
+
 def test_finished_steps_are_found_and_a_new_value_brings_only_its_own(tmp_path):
     small = grid_of(tmp_path, axes={"model.clue_filter": ["keep_all", "random"]})
     for node in graph_of(small).nodes.values():

@@ -6,7 +6,7 @@ import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from cluenet.errors import Problem, RecipeError, suggestion
 from cluenet.fingerprint import leaves
 from cluenet.grid.spec import Axis, GridSpec, Value, axes_of, read_spec
 from cluenet.recipe import Recipe, assign, override, read_values
+from cluenet.records import content_hash
 
 FRAMES = ("data.sampler", "data.size", "data.codec")
 SCORING = ("evaluate", "data.test")
+QUESTIONS = ("data.test", "evaluate.mode", "evaluate.seed", "evaluate.shuffles")
+"""What is asked, and in which way: other settings of scoring may differ between cells."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Cell:
     name: str
     values: Mapping[str, Value]  # by axis
     recipes: Mapping[int, Recipe]
+    evaluation: str = "evaluation"  # folder of its scores in its runs, which may be those of other cells too
 
     @property
     def recipe(self) -> Recipe:
@@ -95,18 +99,25 @@ def _cells(spec: GridSpec, axes: Sequence[Axis], base: Mapping[str, Any]) -> tup
     """And what is wrong with the recipes of those that cannot be made."""
     cells: list[Cell] = []
     wrong: list[tuple[dict[str, Value], str, Problem]] = []
-    combinations = list(_combinations(spec, axes))
-    for values in combinations:
+    every = list(_combinations(spec, axes))
+    for values in every:
         name = _name(spec, axes, values)
         try:
             recipe = _recipe(base, values, name)
         except RecipeError as error:
             wrong += [(values, name, problem) for problem in error.problems]
             continue
-        cells.append(Cell(name, values, {seed: recipe.model_copy(update={"seed": seed}) for seed in spec.seeds}))
+        recipes = {seed: recipe.model_copy(update={"seed": seed}) for seed in spec.seeds}
+        folder = _evaluation(recipe, cells[0].recipe if cells else recipe)
+        cells.append(Cell(name, values, recipes, folder))
     times = Counter(problem for _, _, problem in wrong)
-    everywhere = {problem for problem, count in times.items() if count == len(combinations)}
+    everywhere = {problem for problem, count in times.items() if count == len(every)}
     return cells, [_placed(spec, *one, everywhere=one[2] in everywhere) for one in wrong]
+
+
+def _evaluation(recipe: Recipe, reference: Recipe) -> str:
+    mine, usual = (_leaves(one, scoring=True) for one in (recipe, reference))
+    return "evaluation" if mine == usual else f"evaluation-{content_hash(mine)[:8]}"
 
 
 def _combinations(spec: GridSpec, axes: Sequence[Axis]) -> Iterator[dict[str, Value]]:
@@ -186,17 +197,19 @@ def _axis_problems(spec: GridSpec, axes: Sequence[Axis]) -> Iterator[Problem]:
 
 
 def _conflicts(spec: GridSpec, axes: Sequence[Axis]) -> Iterator[Problem]:
-    """Settings that two places decide."""
-    owners: dict[str, str] = {}
-    for axis in axes:
-        for path in dict.fromkeys(path for value in axis.values for path in value.settings):
-            if other := _setting_of(path, owners):
-                yield Problem(
-                    axis.place, f"sets {path}, and {owners[other]} sets {other}. Put both into one `paired` axis"
-                )
-            if axis.place.startswith("axes.") and (other := _setting_of(path, spec.set)):
-                yield Problem(f"set.{other}", f"is varied by {axis.place}. Remove it from one of the two")
-            owners[path] = axis.place
+    """Settings that two values decide which can be in one cell; and what `set` says of an axis."""
+    for one, other in combinations(axes, 2):
+        for mine, theirs in product(one.values, other.values):
+            if spec.mode == "one_factor" and mine is not one.reference and theirs is not other.reference:
+                continue
+            for path in theirs.settings:
+                if twin := _setting_of(path, mine.settings):
+                    yield Problem(
+                        other.place, f"sets {path}, and {one.place} sets {twin}. Put both into one `paired` axis"
+                    )
+    for path, twin in product(spec.axes, spec.set):
+        if f"{twin}.".startswith(f"{path}."):
+            yield Problem(f"set.{twin}", f"is varied by axes.{path}. Remove it from one of the two")
 
 
 def _exclude_problems(spec: GridSpec, axes: Sequence[Axis]) -> Iterator[Problem]:
@@ -240,17 +253,16 @@ def _override_problems(axes: Sequence[Axis], overrides: Sequence[str]) -> Iterat
 
 
 def _cell_problems(spec: GridSpec, cells: Sequence[Cell]) -> Iterator[Problem]:
-    """What cells are to each other: trained alike, scored in different ways, or seeing other frames."""
-    trained: dict[str, Cell] = {}
+    """What cells are to each other: the same, asked other questions, or seeing other frames."""
+    known: dict[str, Cell] = {}
     for cell in cells:
-        trains, scores = _leaves(cell.recipe, scoring=False), _leaves(cell.recipe, scoring=True)
-        if scores != _leaves(cells[0].recipe, scoring=True):
-            yield Problem(_place(cell, SCORING), f"cell {cell.name!r} is scored in another way than {cells[0].name!r}, so that their "
-                          "difference says nothing about training. Set `evaluate` and `data.test` under `set`, for all cells")  # fmt: skip
-        elif (twin := trained.setdefault(repr(trains), cell)) is not cell:
+        if _asked(cell) != _asked(cells[0]):
+            yield Problem(_place(cell, QUESTIONS), f"cell {cell.name!r} is asked other questions than {cells[0].name!r}, or in another "
+                          f"way, so that their difference says nothing. Set {', '.join(QUESTIONS)} under `set`, for all cells")  # fmt: skip
+        settings = repr([_leaves(cell.recipe, scoring=scoring) for scoring in (False, True)])
+        if (twin := known.setdefault(settings, cell)) is not cell:
             yield Problem(
-                _place(cell, ()),
-                f"cells {twin.name!r} and {cell.name!r} are the same: what differs has no effect on training",
+                _place(cell, ()), f"cells {twin.name!r} and {cell.name!r} are the same: what differs has no effect"
             )
         if not spec.across_frames and _frames(cell) != _frames(cells[0]):
             yield Problem(_place(cell, FRAMES), f"cell {cell.name!r} sees other frames than {cells[0].name!r}. If the choice of "
@@ -261,6 +273,10 @@ def _leaves(recipe: Recipe, *, scoring: bool) -> list[tuple[str, Any]]:
     """Settings that change the model; or those that change how it is scored."""
     found = [leaf for leaf in leaves(recipe) if leaf.step != "none"]
     return [(leaf.path, leaf.value) for leaf in found if leaf.path.startswith(SCORING) == scoring]
+
+
+def _asked(cell: Cell) -> list[tuple[str, Any]]:
+    return [(path, value) for path, value in _leaves(cell.recipe, scoring=True) if path.startswith(QUESTIONS)]
 
 
 def _frames(cell: Cell) -> str:

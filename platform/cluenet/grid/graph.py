@@ -21,10 +21,12 @@ NOT_HERE = ("report",)
 
 @dataclass(frozen=True)
 class Node:
-    """One unique step. recipe: of the first run that needs it, in whose folder it is done. needs: what comes before."""
+    """One unique step. recipe: of the first run that needs it, in whose folder it is done. evaluation: the folder of scores in
+    there. needs: what comes before."""
 
     key: Key
     recipe: Recipe
+    evaluation: str
     folder: Path
     needs: tuple[Key, ...]
     finished: bool
@@ -62,14 +64,14 @@ def graph_of(grid: Grid, cells: Sequence[Cell] | None = None) -> Graph:
     """Of some cells, or of all, with what is on disk now. Raises DataError and CheckpointError as `Plan` does."""
     nodes: dict[Key, Node] = {}
     runs, plans = {}, {}
-    for cell in grid.cells if cells is None else cells:
-        for seed, recipe in cell.recipes.items():
-            plan = plans[cell.name, seed] = Plan(recipe)
-            runs[cell.name, seed] = tuple(_add(nodes, plan))
+    for seed in grid.spec.seeds:  # seed by seed, so that a grid that is stopped has all cells with some
+        for cell in grid.cells if cells is None else cells:
+            plan = plans[cell.name, seed] = Plan(cell.recipes[seed], evaluation=cell.evaluation)
+            runs[cell.name, seed] = tuple(_add(nodes, plan, cell.evaluation))
     return Graph(nodes, runs, plans)
 
 
-def _add(nodes: dict[Key, Node], plan: Plan) -> Iterator[Key]:
+def _add(nodes: dict[Key, Node], plan: Plan, evaluation: str) -> Iterator[Key]:
     """The keys of a run's steps; those that are new become nodes."""
     before: list[Key] = []
     for step in plan.steps():
@@ -77,6 +79,6 @@ def _add(nodes: dict[Key, Node], plan: Plan) -> Iterator[Key]:
             continue
         key = (step.name, step.address or f"{len(before)} {plan.base.name}")
         needs = () if step.name == "prepare" else tuple(before)
-        nodes.setdefault(key, Node(key, plan.recipe, step.folder, needs, step.state == "finished"))
+        nodes.setdefault(key, Node(key, plan.recipe, evaluation, step.folder, needs, step.state == "finished"))
         before.append(key)
         yield key

@@ -5,7 +5,7 @@
 
 A cell is {name, values, state, runs, sets}. Its state is `finished`, `partial` (some seeds lack), `failed` or `not run`; runs:
 {seed, folder, state, why}. sets, by test set: accuracy {value, low, high, n} over its seeds with their own `accuracies`, tokens
-(visual ones of the clip and clue words, per question), seconds_per_question, `pareto` (no other cell is at least as good in
+(visual ones and clue words that the answer pass reads, per question), seconds_per_question, `pareto` (no other cell is at least as good in
 all three and better in one), and `difference` to the reference: a row of `cluenet compare` (`evaluate.compare.Row`), or null
 where `refused` says why there is none. effects: see `grid.effects`. types: rows by question type.
 """
@@ -149,7 +149,7 @@ def _costs(arm: Arm, name: str) -> dict[str, float]:
     """Means over the runs."""
     tokens = [read_results(run.sets[name])["tokens"] for run in arm.runs]
     return {
-        "tokens": fmean((found["visual"] or 0) + (found["clue_words"] or 0) for found in tokens),
+        "tokens": fmean((found["seen"] or 0) + (found["clue_words"] or 0) for found in tokens),
         "seconds_per_question": fmean(run.manifests[name]["seconds_per_question"] for run in arm.runs),
     }
 

@@ -52,11 +52,12 @@ def _plan_of_steps(costs: Sequence[StepCost]) -> Table:
 
 
 def _total(costs: Sequence[StepCost]) -> str:
-    known = sum(one.seconds or 0.0 for one in costs)
-    unknown = [one.step for one in costs if one.seconds is None]
-    rest = f"; not known for {', '.join(unknown)}, which this grid has not done yet" if unknown else ""
+    known = [one for one in costs if one.seconds]
+    parts = [f"{duration(sum(one.seconds or 0.0 for one in known))} one step after the other"] if known else []
+    if unknown := [one.step for one in costs if one.seconds is None]:
+        parts.append(f"{', '.join(unknown)}, which this grid has not timed yet")
     shared = sum(one.asked - one.unique for one in costs)
-    return f"Left: {duration(known)} one step after the other{rest}. {shared} steps are shared and done once."
+    return f"Left: {' and '.join(parts) or 'nothing'}. {shared} steps that several runs need are done once."
 
 
 # --------------------------------------------------------------------------------------------------------- results

@@ -34,7 +34,7 @@ class RayPool:
         task = ray.remote(
             num_cpus=demand.cpu if local else 0, num_gpus=demand.gpu if local else 0, max_retries=0
         )(do_step)  # fmt: skip
-        self._running[task.remote(_anywhere(node.recipe), *node.key, local)] = node.key
+        self._running[task.remote(_anywhere(node.recipe), node.key, node.evaluation, local)] = node.key
 
     def ended(self) -> Iterator[tuple[Key, Outcome]]:
         ready, _ = ray.wait(list(self._running), num_returns=1, timeout=SECONDS_BETWEEN_LOOKS)
@@ -60,12 +60,12 @@ def _outcome(task: Any) -> Outcome:
         return Outcome(0.0, f"its process was lost: {str(error).strip().splitlines()[0]}")
 
 
-def do_step(values: dict[str, Any], step: str, address: str, local: bool) -> Outcome:
+def do_step(values: dict[str, Any], key: Key, evaluation: str, local: bool) -> Outcome:
     """On the worker. Errors are results: raised here, Ray would wrap them."""
     started = time.monotonic()
     try:
         with storage_errors(values["runs"]):
-            _do(Recipe.from_dict(values), step, address, local=local)
+            _do(Recipe.from_dict(values), key, evaluation, local=local)
     except CluenetError as error:
         return Outcome(time.monotonic() - started, str(error), error.exit_code)
     except Exception as error:
@@ -74,15 +74,19 @@ def do_step(values: dict[str, Any], step: str, address: str, local: bool) -> Out
     return Outcome(time.monotonic() - started)
 
 
-def _do(recipe: Recipe, step: str, address: str, *, local: bool) -> None:
+def _do(recipe: Recipe, key: Key, evaluation: str, *, local: bool) -> None:
     from cluenet.data.prepare import prepare
     from cluenet.run import Run
 
+    step, address = key
     if step == "prepare":
         (entry,) = (entry for folder, entry in Plan(recipe).entries().items() if folder.name == address)
         prepare(recipe, entry)
         return
     with Run(recipe, local=local) as run:
+        if step == "evaluate" and evaluation != "evaluation":
+            run.results_of_trained(evaluation)
+            return
         run.do(step)
         if step == "evaluate":
             run.finish(run.results)
