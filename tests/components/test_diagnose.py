@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import shutil
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cluenet.cli import app
-from cluenet.diagnose import attention, lens, looking
+from cluenet.diagnose import attention, build, lens, looking
 from cluenet.diagnose.build import diagnose
+from cluenet.diagnose.findings import tables
 from cluenet.diagnose.questions import chosen, source_of
 from cluenet.errors import CheckpointError, DataError
 from cluenet.evaluate.evaluator import evaluate
@@ -93,13 +96,15 @@ def points_at(box, r, rows, c, cols):
 def test_pointing_and_energy_of_the_examples_in_plain_python(fixture, request):
     _, data = request.getfixturevalue(fixture)
     examples = data["attention"]["examples"]
-    assert len(examples) >= attention.EACH
-    for row in examples:
-        inside, aim, heat = cells(row, overlaps), cells(row, points_at), row["heat"]
-        assert row["energy"] == pytest.approx(sum(heat[i] for i in inside) / sum(heat), abs=1e-5)
-        assert row["energy_chance"] == pytest.approx(len(inside) / len(heat), abs=1e-6)
-        assert row["pointing"] is (heat.index(max(heat)) in aim)
-        assert row["pointing_chance"] == pytest.approx(len(aim) / len(heat), abs=1e-6)
+    assert len(examples) == 2 * attention.EACH
+    for row, look in ((one, look) for one in examples for look in one["looks"]):
+        inside, aim, heat = cells(row, overlaps), cells(row, points_at), look["heat"]
+        if look["energy"] is not None:  # of two clues that are stated, one alone is paired with the labelled one
+            assert look["energy"] == pytest.approx(sum(heat[i] for i in inside) / sum(heat), abs=1e-5)
+            assert look["energy_chance"] == pytest.approx(len(inside) / len(heat), abs=1e-6)
+        assert look["pointing"] is (heat.index(max(heat)) in aim)
+        assert look["pointing_chance"] == pytest.approx(len(aim) / len(heat), abs=1e-6)
+    assert all(any(look["energy"] is not None for look in row["looks"]) for row in examples)
 
 
 def test_scores_are_means_over_all_looks(found):
@@ -120,9 +125,10 @@ def test_heat_is_the_attention_of_the_clue_it_names(run, found):
         (question,) = [one for one in prepared.examples_of(row["clip"]) if one.id == row["question"]]
         batch = model.collate([(prepared.clip(row["clip"]), [question])], seed=0, shuffle_options=False)
         (answer,) = model.predict(batch)
-        assert any(
-            clue.text == row["text"] and np.allclose(clue.attention_N, row["heat"], atol=1e-5) for clue in answer.clues
-        )
+        stated = [(clue.text, np.round(clue.attention_N, 4).tolist()) for clue in answer.clues if clue.kept]
+        assert [(look["text"], np.round(look["heat"], 4).tolist()) for look in row["looks"]] == stated[
+            : attention.MOST_LOOKS
+        ]
 
 
 def test_attention_of_an_answer_is_the_eager_forward_pass_of_its_last_token(direct):
@@ -145,7 +151,9 @@ def test_attention_of_an_answer_is_the_eager_forward_pass_of_its_last_token(dire
         model.reason(batch, look.prefix, model.own_evidence(batch, look).embeds_BQKWD)
     last = int(batch.answer.answer_index_BQ[0, 0])
     columns = batch.prefix.visual_index_BN[0].tolist()
-    assert row["heat"] == pytest.approx([float(weights[0][0, :, last, c].mean()) for c in columns], abs=1e-5)
+    assert row["looks"][0]["heat"] == pytest.approx(
+        [float(weights[0][0, :, last, c].mean()) for c in columns], abs=1e-5
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- the lens
@@ -279,17 +287,13 @@ def test_without_boxes_what_needs_them_is_left_out_and_said(tmp_path):
     assert sorted(path.stem for path in folder.glob("*.png")) == ["attention", "space"]
 
 
-def test_figures_of_before_do_not_stay(found, run):
-    folder, data = found
-    (folder / "mine.png").write_bytes(b"x")
-    kept = (folder / "diagnostics.json").read_text()
-    (folder / "old.png").write_bytes(b"x")
-    (folder / "diagnostics.json").write_text(json.dumps({**data, "files": ["old.png"]}))
-    diagnose(run, progress=Silent)
-    assert not (folder / "old.png").exists()
-    assert (folder / "mine.png").exists()
-    (folder / "mine.png").unlink()
-    assert (folder / "diagnostics.json").read_text() == kept
+def test_figures_of_before_do_not_stay(tmp_path):
+    for name in ("old.png", "mine.png"):
+        (tmp_path / name).write_bytes(b"x")
+    build._clear(tmp_path)
+    (tmp_path / "diagnostics.json").write_text(json.dumps({"files": ["old.png", "gone.svg"]}))
+    build._clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.png"]
 
 
 # ------------------------------------------------------------------------------------------------- how to call it
@@ -307,6 +311,15 @@ def test_the_command_prints_what_it_found_and_where(run, tmp_path):
         "diagnostics.json",
     ):
         assert text in done.output
+
+
+def test_of_a_model_without_clues_it_speaks_of_answers(direct):
+    console = Console(record=True, width=160, file=io.StringIO())
+    console.print(tables(direct[1]))
+    text = console.export_text()
+    assert "the peak of the answer's attention lies on a labelled box" in text
+    assert "attention of the answer inside labelled boxes" in text
+    assert "a clue's attention" not in text
 
 
 def test_a_run_without_evaluation_and_an_unknown_set_are_explained(run, tmp_path):

@@ -143,7 +143,7 @@ def test_points_beyond_the_most_are_counted_in_the_notes(monkeypatch):
     monkeypatch.setitem(space.MOST, "question", 1)
     points, notes = space.points_of([seen(0), seen(1)])
     assert sum(point.role == "question" for point in points) == 1
-    assert notes == {"space.points.question": "the 1 most frequent of 2 stand in the map"}
+    assert notes == {"space.points.question": "1 of 2 stand in the map, the most frequent ones"}
 
 
 def test_maps_keep_what_is_near_and_repeat_themselves():
@@ -181,18 +181,21 @@ def gaze(text="red", *, kept=True, heat=(0.1, 0.2, 0.3, 0.4), energy=None):
     return Gaze(text, kept, np.array(heat), hit, energy and 0.25, energy and {"share": energy, "chance": 0.5})
 
 
-def test_an_example_shows_the_first_kept_clue_that_can_be_judged():
-    looks = [
-        gaze("dropped", kept=False, energy=0.9),
-        gaze("kept"),
-        gaze("judged", energy=0.4),
-        gaze("later", energy=0.4),
-    ]
+def test_an_example_shows_the_clues_that_the_reasoner_read():
+    blind = gaze("nowhere", heat=(0.0, 0.0, 0.0, 0.0))
+    looks = [gaze("dropped", kept=False, energy=0.9), blind, gaze("kept"), gaze("judged", energy=0.4)]
     block, _ = attention.attention_block([seen(0, gazes=looks)], of="clue", layer=None, scores={"x": 1}, seed=0)
     (shown,) = block["examples"]
-    assert (shown["text"], shown["energy"], shown["heat"]) == ("judged", 0.4, [0.1, 0.2, 0.3, 0.4])
-    assert [look["text"] for look in block["looks"]] == ["dropped", "kept", "judged", "later"]
-    assert block["looks"][1]["energy"] is block["looks"][1]["pointing"] is None
+    assert [(look["text"], look["energy"]) for look in shown["looks"]] == [("kept", None), ("judged", 0.4)]
+    assert shown["looks"][0]["heat"] == [0.1, 0.2, 0.3, 0.4]
+    assert [look["text"] for look in block["looks"]] == ["dropped", "nowhere", "kept", "judged"]
+    assert block["looks"][2]["energy"] is block["looks"][2]["pointing"] is None
+
+
+def test_of_a_question_whose_clues_were_all_dropped_these_are_shown():
+    looks = [gaze(str(i), kept=False) for i in range(5)]
+    block, _ = attention.attention_block([seen(0, gazes=looks)], of="clue", layer=None, scores={}, seed=0)
+    assert [look["text"] for look in block["examples"][0]["looks"]] == ["0", "1", "2"]
 
 
 def test_examples_are_as_many_right_as_wrong_and_nobody_picked_them():
@@ -218,7 +221,7 @@ def test_the_frames_shown_are_those_that_matter():
     heat[13, 0, 1] = 1
     row = {
         "shape": [20, 1, 2],
-        "heat": heat.ravel().tolist(),
+        "looks": [{"heat": heat.ravel().tolist()}],
         "seconds": [i / 2 for i in range(20)],
         "boxes": [{"seconds": 3.6}],
     }

@@ -17,8 +17,9 @@ diagnostics.json, the same bytes for the same model, test set, number of questio
         of          clue: every clue that the model states has its attention; answer: the token before the answer, in `layer`
         scores      `perception` of results.json: {pointing, energy_in_box} with right, wrong, gap and chance
         looks       [{question, correct, text, kept, pointing, pointing_chance, energy, energy_chance}], null without a box
-        examples    [{question, type, clip, correct, asked, options, answer, prediction, text, pointing, energy, shape, seconds, heat,
-                    boxes}]; shape [blocks, rows, cols] of `heat`, seconds of each block on the clip's clock
+        examples    [{question, type, clip, correct, asked, options, answer, prediction, shape, seconds, boxes, looks}]; boxes of
+                    all labelled clues and the seconds of each block are on the clip's clock. looks: of the kept clues, with
+                    `heat`, the attention to every visual token, `shape` [blocks, rows, cols] of them
     lens        {layers, ccr, words, examples} or null
         ccr         `cognition` of results.json: for every layer and k {layer, k, rate, chance, tokens, elsewhere, by_role}
         words       [{layer, inside, outside}] over all clips; inside, outside: [[word, share of tokens that say it first]]

@@ -9,8 +9,10 @@ from typing import Any
 from cluenet.diagnose.looking import Gaze, Seen
 from cluenet.records import content_hash
 
-EACH = 3
+EACH = 2
 """Examples of right and of wrong answers."""
+MOST_LOOKS = 3
+"""Of an example."""
 
 NO_ATTENTION = "the model states no clues, and its answer pass sees no video, so there is no attention to show"
 NO_BOXES = "no labelled clue of these questions has a box, so nothing says where the model should look"
@@ -42,22 +44,31 @@ def _found(gaze: Gaze) -> dict[str, Any]:
 
 def _chosen(seen: Sequence[Seen], seed: int) -> Iterator[Seen]:
     """EACH right and EACH wrong ones in the order of a hash, so that nobody picked; those with boxes first."""
-    looked = [one for one in seen if any(gaze.attention_N.sum() > 0 for gaze in one.gazes)]
-    looked.sort(key=lambda one: (_main(one).energy is None, content_hash(seed, one.sample["id"])))
+    looked = [one for one in seen if _shown(one)]
+    looked.sort(key=lambda one: (not _judged(one), content_hash(seed, one.sample["id"])))
     for verdict in (True, False):
         yield from [one for one in looked if one.sample["correct"] is verdict][:EACH]
 
 
-def _main(one: Seen) -> Gaze:
-    """The first kept clue that can be judged; the answer's where there are no clues."""
-    return max(one.gazes, key=lambda gaze: (gaze.attention_N.sum() > 0, gaze.kept, gaze.energy is not None))
+def _shown(one: Seen) -> list[Gaze]:
+    """The kept clues that look anywhere, the first ones; the dropped ones where none is kept."""
+    looking = [gaze for gaze in one.gazes if gaze.attention_N.sum() > 0]
+    return ([gaze for gaze in looking if gaze.kept] or looking)[:MOST_LOOKS]
+
+
+def _judged(one: Seen) -> bool:
+    return any(gaze.energy is not None for gaze in _shown(one))
 
 
 def _example(one: Seen) -> dict[str, Any]:
-    sample, grid, gaze = one.sample, one.grid, _main(one)
+    sample, grid = one.sample, one.grid
+    looks = [
+        {"text": gaze.text, "kept": gaze.kept, **_found(gaze), "heat": gaze.attention_N.tolist()}
+        for gaze in _shown(one)
+    ]
     return {
         "question": sample["id"], "asked": sample["question"],
         **{key: sample[key] for key in ("type", "clip", "correct", "options", "answer", "prediction")},
-        "text": gaze.text, **_found(gaze), "shape": [grid.blocks, grid.rows, grid.cols], "seconds": list(grid.seconds),
-        "heat": gaze.attention_N.tolist(), "boxes": [asdict(box) for clue in one.clues for box in clue.boxes],
+        "shape": [grid.blocks, grid.rows, grid.cols], "seconds": list(grid.seconds),
+        "boxes": [asdict(box) for clue in one.clues for box in clue.boxes], "looks": looks,
     }  # fmt: skip

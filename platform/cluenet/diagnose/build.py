@@ -27,7 +27,7 @@ FOLDER, DATA = "diagnostics", "diagnostics.json"
 
 
 def diagnose(
-    run: Path, *, name: str | None = None, questions: int = 64, seed: int = 0, progress: type[Progress] = Progress
+    run: Path, *, name: str | None = None, questions: int = 200, seed: int = 0, progress: type[Progress] = Progress
 ) -> tuple[Path, dict[str, Any]]:
     """Write `<run>/diagnostics/` (see the package) and return it with what diagnostics.json holds.
 

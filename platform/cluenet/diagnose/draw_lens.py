@@ -23,9 +23,14 @@ def draw_lens(block: Mapping[str, Any], folder: Path) -> list[str]:
         (rates, shares), (every, single) = figure.subplots(2, 2, height_ratios=(1.35, 1))
         _rates(rates, block["ccr"])
         _shares(shares, block["ccr"])
-        _table(every, "All clips: words that tokens say first", block["words"], ())
+        _table(every, "First words of the tokens, in % of them: all clips", block["words"], ())
         one = block["examples"][0]
-        _table(single, f"One clue: “{shortened(one['clue'], 36)}”", one["layers"], one["said"])
+        _table(
+            single,
+            f"Of one clue: “{shortened(one['clue'], 24)}” (bold: its words)",
+            one["layers"],
+            one["said"],
+        )
         return save(figure, folder, "lens")
 
 
@@ -34,9 +39,7 @@ def _rates(axes: Axes, ccr: Sequence[Mapping[str, Any]]) -> None:
         rows = [row for row in ccr if row["k"] == k]
         _curve(axes, rows, "rate", RIGHT, style, marker, f"CCR@{k}")
         layers, chances = [row["layer"] for row in rows], [100 * row["chance"] for row in rows]
-        axes.plot(
-            layers, chances, color=CHANCE, linestyle=style, linewidth=1, label=f"chance, {k} random word{'s' * (k > 1)}"
-        )
+        axes.plot(layers, chances, color=CHANCE, linestyle=style, linewidth=1, label=f"{k} random word{'s' * (k > 1)}")
     _frame(axes, ccr, "clue words named in their box (%)", "Does a token of the box name the clue?")
 
 
@@ -65,9 +68,10 @@ def _curve(
 
 def _frame(axes: Axes, ccr: Sequence[Mapping[str, Any]], unit: str, title: str) -> None:
     layers = sorted({row["layer"] for row in ccr})
-    axes.set(xlabel="after decoder layer", ylabel=unit, ylim=(0, None), xticks=_spread(layers))
+    axes.set(xlabel="after decoder layer", ylabel=unit, xticks=_spread(layers))
+    axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # room for the legend
     axes.set_title(title)
-    axes.legend(loc="best", ncols=2)
+    axes.legend(loc="upper center", ncols=2)
 
 
 def _spread(layers: Sequence[int]) -> list[int]:
@@ -89,12 +93,13 @@ def _table(axes: Axes, title: str, layers: Sequence[Mapping[str, Any]], said: Se
     table.set_fontsize(6.5)
     for (row, column), cell in table.get_celld().items():
         cell.set_edgecolor(LIGHT.line)
+        cell.PAD = 0.03
         words = layers[rows[row - 1] - 1]["inside" if column == 1 else "outside"][:WORDS] if row and column else []
         if row == 0 or any(word in said for word, _ in words):
-            cell.set_text_props(weight="bold")
+            cell.set_text_props(weight="bold", ha="left")
     axes.set_title(title)
     axes.axis("off")
 
 
 def _cell(words: Sequence[tuple[str, float]]) -> str:
-    return "  ".join(f"{shortened(word, 10)} {100 * share:.0f}" for word, share in words[:WORDS])
+    return ",  ".join(f"{shortened(word, 10)} {100 * share:.0f}" for word, share in words[:WORDS])

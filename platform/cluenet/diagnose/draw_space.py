@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from cluenet.diagnose.style import RIGHT, WRONG, figure_of, save, shortened
+from cluenet.diagnose.style import RIGHT, WRONG, figure_of, save
 from cluenet.report.palette import LIGHT
 
 LOOKS = {
@@ -20,8 +20,6 @@ NAMES = {
     "question_answer": "question – right option", "clue_inside": "clue – tokens on boxes",
     "clue_outside": "clue – other tokens",
 }  # fmt: skip
-LABELLED = 6
-"""Texts of a role that are written beside their points, the most frequent ones."""
 
 
 def draw_space(block: Mapping[str, Any], folder: Path) -> list[str]:
@@ -43,11 +41,6 @@ def _map(axes: Axes, points: Sequence[Mapping[str, Any]], name: str, title: str)
         places, sizes = [point[name] for point in mine], [12 + 6 * min(point["count"], 10) ** 0.5 for point in mine]
         if mine:
             axes.scatter(*zip(*places), s=sizes, c=colour, marker=marker, alpha=0.75, linewidths=0.6, label=label)
-        if role in ("option", "clue"):
-            for point in mine[:LABELLED]:
-                axes.annotate(
-                    shortened(point["text"], 18), point[name], xytext=(3, 2), textcoords="offset points", fontsize=5.5
-                )
     axes.set_title(title)
 
 

@@ -23,12 +23,29 @@ def tables(data: Mapping[str, Any]) -> Group:
 def _tables(data: Mapping[str, Any]) -> Iterator[Table]:
     attention, space = data["attention"] or {}, data["space"] or {}
     block = {"perception": attention.get("scores") or {}, "proximity": space.get("nearest") or {}}
-    if lines := list(headlines(block)):
+    lines = [
+        (_about(words, attention.get("of")), _about(unit, attention.get("of")), *rest)
+        for words, unit, *rest in headlines(block)
+    ]
+    if lines:
         yield findings_table("Where does it go wrong between seeing and answering?", lines)
     if data["lens"]:
         yield _lens(data["lens"])
     if space:
         yield _proximity(space)
+
+
+def _about(words: str, of: str | None) -> str:
+    """The same of the answer's attention, where there is none of clues."""
+    if of != "answer":
+        return words
+    for clue, answer in (
+        ("the peak of a clue's attention", "the peak of the answer's attention"),
+        ("attention of a clue inside the region of its labelled clue", "attention of the answer inside labelled boxes"),
+        ("stated clues", "answers"),
+    ):
+        words = words.replace(clue, answer)
+    return words
 
 
 def _lens(block: Mapping[str, Any]) -> Table:

@@ -117,7 +117,7 @@ def points_of(seen: Sequence[Seen]) -> tuple[list[Point], dict[str, str]]:
         mine.sort(key=lambda point: (-point.count, point.text))
         kept += mine[: MOST[role]]
         if len(mine) > MOST[role]:
-            notes[f"space.points.{role}"] = f"the {MOST[role]} most frequent of {len(mine)} stand in the map"
+            notes[f"space.points.{role}"] = f"{MOST[role]} of {len(mine)} stand in the map, the most frequent ones"
     return kept, notes
 
 

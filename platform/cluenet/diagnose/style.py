@@ -39,7 +39,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[str]:
     names = []
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": "cluenet diagnose"})):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata, bbox_inches="tight", pad_inches=0.05)
         names.append(atomic_write_bytes(folder / f"{name}.{kind}", buffer.getvalue()).name)
     return names
 

@@ -15,7 +15,7 @@ def diagnose(
     set_name: Annotated[
         str | None, typer.Option("--set", metavar="NAME", help="One of its test sets; else the first.")
     ] = None,
-    questions: Annotated[int, typer.Option(help="How many questions at most are looked at.", min=1)] = 64,
+    questions: Annotated[int, typer.Option(help="How many questions at most are looked at.", min=1)] = 200,
     seed: Annotated[int, typer.Option(help="Which clips, which examples, and where t-SNE starts.")] = 0,
 ) -> None:
     """Figures of where a model looks, what its layers say, and where clues lie between question and answer."""
