@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluenet.folders import read_manifest
 from cluenet.prepared import PreparedSet
 from cluenet.report.looking import OTHERWISE, Asked, Seen, look, model_of
 from cluenet.report.sources import RunData, read_run
@@ -32,7 +31,7 @@ def asked(run: RunData) -> list[Asked]:
 
 @pytest.fixture(scope="module")
 def seen(run: RunData, asked: list[Asked]) -> list[Seen]:
-    found = look(run.folder / "model", asked, address=run.evaluations[0].manifest["model_address"])
+    found = look(run.folder / "model", asked, run.evaluations[0].manifest)
     assert all(isinstance(one, Seen) for one in found.values()), found
     return [found[one.sample["id"]] for one in asked]
 
@@ -61,7 +60,7 @@ def test_with_a_dropped_clue_they_are_those_behind_no_filter(asked: list[Asked],
             values = found.changed[dropped[0]]
             assert values.index(max(values)) == one.sample["diagnostics"]["filter"]["unfiltered"]
             met += 1
-    assert met > 0
+    assert met > 5
 
 
 def test_attention_is_largest_where_the_box_is(asked: list[Asked], seen: list[Seen]) -> None:
@@ -70,14 +69,15 @@ def test_attention_is_largest_where_the_box_is(asked: list[Asked], seen: list[Se
         for clue, attention in zip(one.sample["clues"], found.attention):
             blocks_BN = np.reshape(attention, (found.shape[0], -1))
             assert blocks_BN.sum() == pytest.approx(1, abs=1e-3)
-            assert found.block_seconds[int(blocks_BN.max(1).argmax())] == pytest.approx(clue["box"]["seconds"])
+            assert found.block_seconds[int(blocks_BN.sum(1).argmax())] == pytest.approx(clue["box"]["seconds"])
 
 
 def test_a_question_that_is_answered_otherwise_is_not_shown(run: RunData, asked: list[Asked]) -> None:
     sample = asked[0].sample
     words = [{**clue, "words": ["x"]} for clue in sample["clues"]]
     for changed in ({**sample, "clues": words}, {**sample, "prediction": (sample["prediction"] + 1) % 3}):
-        (found,) = look(run.folder / "model", [Asked(changed, asked[0].example, asked[0].frames)]).values()
+        again = Asked(changed, asked[0].example, asked[0].frames)
+        (found,) = look(run.folder / "model", [again], run.evaluations[0].manifest).values()
         assert found == OTHERWISE
 
 
@@ -98,6 +98,6 @@ def test_a_large_model_is_asked_only_when_it_is_wanted(run: RunData, monkeypatch
 
 
 def test_the_evaluated_model_is_recognised_by_its_address(run: RunData, asked: list[Asked]) -> None:
-    assert read_manifest(run.folder / "evaluation/fake-test")["model_address"]
-    (found,) = look(run.folder / "model", asked[:1], address="another").values()
+    manifest = {**run.evaluations[0].manifest, "model_address": "another"}
+    (found,) = look(run.folder / "model", asked[:1], manifest).values()
     assert "another model than was evaluated" in found

@@ -78,7 +78,7 @@ def evaluated_runs(folder: Path) -> Path:
     """`run` and `base` in the folder, evaluated with real, untrained models on one prepared set; the run's log has two stages."""
     settings = recipe(evaluate=SETTINGS)
     prepared = prepared_test(folder / "store/prepared/abc", recipe=settings, clips=9, lost=2)
-    for name, section in (("run", {}), ("base", NO_CLUES)):
+    for name, section in (("run", {"clue_filter": {"name": "top_k", "k": 1}}), ("base", NO_CLUES)):
         model = model_folder(folder / name / "model", recipe=settings, **section)
         _evaluate(settings, model, prepared, folder / name)
     (folder / "run/recipe.yaml").write_text(settings.to_yaml())

@@ -12,19 +12,17 @@ from PIL import Image
 from cluenet.report.chains import linked
 from cluenet.report.charts import (
     MOST_POINTS,
-    Bar,
     Curve,
     Dots,
     Point,
     average,
-    bar,
     curves,
     dot_plot,
-    percent,
     points,
     ticks,
 )
 from cluenet.report.pictures import data_uri, frame_numbers, heat_uri
+from cluenet.report.tracks import Bar, bar, percent
 from cluenet.report.training import stages
 
 
@@ -147,7 +145,7 @@ def test_heat_has_a_tile_per_frame_and_is_most_opaque_where_attention_is_most() 
     kind, image = picture(heat_uri(attention, (2, 2, 2), [1, 0, 1]))
     assert (kind, image.mode, image.size) == ("data:image/png;base64", "RGBA", (6, 2))
     alpha = np.asarray(image)[..., 3]
-    assert alpha.tolist() == [[220, 0, 0, 55, 220, 0], [0, 165, 110, 0, 0, 165]]
+    assert alpha.tolist() == [[150, 0, 0, 38, 150, 0], [0, 112, 75, 0, 0, 112]]
 
 
 def test_frames_are_spread_evenly() -> None:

@@ -19,6 +19,8 @@ MOST_MARKS = 60
 """Up to so many points of a curve are drawn as marks, and listed in the table of values."""
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 42
+MARGIN = 0.06
+"""Around single points, as a share of their range, so that none stands on an axis."""
 ROW_LEFT, ROW_STEP, ROW_GAP = 130, 12, 12
 """Of dot plots: space for names of rows, height of a dot, and what is between rows. Pixels, as all lengths here."""
 
@@ -149,10 +151,11 @@ def curves(
     every = [point for curve in few for point in curve.points]
     if not every:
         raise ValueError(f"{title}: no points")
-    x_axis = _Axis.of(x_range or [p.x for p in every], LEFT, WIDTH - RIGHT)
+    margin = 0.0 if any(curve.joined for curve in curves) else MARGIN
+    x_axis = _Axis.of(x_range or [p.x for p in every], LEFT, WIDTH - RIGHT, 0.0 if x_range else margin)
     spread = [v for p in every for v in (p.y, p.low, p.high) if v is not None]
     spread += [] if reference is None else [reference]
-    y_axis = _Axis.of(y_range or spread, HEIGHT - BOTTOM, TOP)
+    y_axis = _Axis.of(y_range or spread, HEIGHT - BOTTOM, TOP, 0.0 if y_range else margin)
     series = tuple(_curve(curve, x_axis, y_axis, place or x, show) for curve in few)
     return Chart(
         title, caption, x, y, WIDTH, HEIGHT, LEFT, x_axis.ticks(number), y_axis.ticks(_short_of(show)), series,
@@ -236,8 +239,9 @@ class _Axis:
     last: float
 
     @classmethod
-    def of(cls, values: Sequence[float], first: float, last: float) -> _Axis:
-        return cls(min(values), max(values), first, last)
+    def of(cls, values: Sequence[float], first: float, last: float, margin: float) -> _Axis:
+        low, high = min(values), max(values)
+        return cls(low - margin * (high - low), high + margin * (high - low), first, last)
 
     def at(self, value: float) -> float:
         length = self.high - self.low
@@ -269,27 +273,3 @@ def _interval(low: float | None, high: float | None, show: Words) -> str:
 
 def _path(points: Iterable[tuple[float, float | None]]) -> str:
     return " ".join(f"{x},{y}" for x, y in points)
-
-
-# ------------------------------------------------------------------------------------------- tracks and pictures
-
-
-def percent(share: float) -> float:
-    """0..1 as a CSS percentage, kept within the track."""
-    return round(100 * min(max(share, 0.0), 1.0), 2)
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A stretch of a horizontal track, in percent of its width."""
-
-    left: float
-    width: float
-
-
-def bar(low: float, high: float, start: float, end: float, *, least: float = 1.5) -> Bar:
-    """low..high on a track from `start` to `end`; at least `least` percent wide, so that an instant is seen."""
-    length = max(end - start, 1e-9)
-    left, right = percent((low - start) / length), percent((high - start) / length)
-    width = max(right - left, least)
-    return Bar(round(min(left, 100 - width), 2), round(width, 2))

@@ -118,8 +118,7 @@ def looked_at(run: RunData, chosen: Sequence[Chosen], clips: Clips, look: Lookin
             if example.id == item.sample["id"]
         }
         folder, reason = looking.model_of(run, evaluation, look) if asked else (None, "")
-        address = evaluation.manifest.get("model_address")
-        answers = looking.look(folder, list(asked.values()), address=address) if folder else {}
+        answers = looking.look(folder, list(asked.values()), evaluation.manifest) if folder else {}
         for place, one in asked.items():
             found[place] = answers.get(one.sample["id"], reason)
     return found

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from cluenet.errors import CluenetError
+from cluenet.errors import CheckpointError, CluenetError
 from cluenet.records import Example, Frames
 from cluenet.report.sources import Evaluation, RunData
 
@@ -80,17 +80,23 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def look(folder: Path, asked: Sequence[Asked], *, address: str | None = None) -> dict[str, Seen | str]:
-    """By question id: what was seen, or why it is not shown. `address`: of the model that was evaluated."""
-    from cluenet.model.checkpoint import load_model, model_address
-
+def look(folder: Path, asked: Sequence[Asked], manifest: Mapping[str, Any]) -> dict[str, Seen | str]:
+    """By question id: what was seen, or why it is not shown. `manifest`: of the evaluation that asked them."""
     try:
-        if address is not None and model_address(folder) != address:
-            return dict.fromkeys((one.sample["id"] for one in asked), f"{folder}: another model than was evaluated.")
-        model = load_model(folder, device=_device())
+        model = _load(folder, manifest)
     except CluenetError as error:
         return dict.fromkeys((one.sample["id"] for one in asked), str(error))
     return {name: seen for group in _by_clip(asked) for name, seen in _looked(model, group)}
+
+
+def _load(folder: Path, manifest: Mapping[str, Any]) -> ClueNet:
+    """As it was evaluated. Raises CheckpointError when it is another model."""
+    from cluenet.config.pruning import pruning_of
+    from cluenet.model.checkpoint import load_model, model_address
+
+    if model_address(folder) != manifest["model_address"]:
+        raise CheckpointError(f"{folder}: another model than was evaluated, so what it looks at is not shown.")
+    return load_model(folder, device=_device()).prune(pruning_of(manifest.get("pruning", "none")))
 
 
 def _by_clip(asked: Sequence[Asked]) -> Iterator[list[list[Asked]]]:

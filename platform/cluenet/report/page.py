@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 
-from cluenet.report import charts, palette
+from cluenet.report import charts, palette, tracks
 
 HERE = Path(__file__).parent
 
@@ -22,9 +22,9 @@ def render(template: str, context: dict[str, Any], *, folder: Path = HERE) -> st
 def environment(folder: Path = HERE) -> Environment:
     loader = ChoiceLoader([FileSystemLoader(folder), FileSystemLoader(HERE)])
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    words = (share, signed, p_value, seconds, short, charts.percent)
+    words = (share, signed, p_value, seconds, short, tracks.percent)
     made.filters.update({function.__name__: function for function in words})
-    made.globals.update(palette=palette)
+    made.globals.update(palette=palette, most_marks=charts.MOST_MARKS)
     return made
 
 

@@ -15,8 +15,8 @@ SMALL = 96
 """Frames up to this side are stored without loss: they are tiny, and the browser enlarges them."""
 QUALITY = 60
 """Of WebP: half of JPEG's bytes at a size where nobody sees the difference."""
-HEAT_RGB = (255, 214, 0)
-"""Over frames that are darkened meanwhile, so that brightness tells it and not its colour."""
+HEAT_RGB, MOST_HEAT = (255, 214, 0), 150
+"""Colour and largest opacity (of 255), over frames that are darkened meanwhile, so that brightness tells it and not its colour."""
 
 
 def data_uri(frame_HWC: np.ndarray) -> str:
@@ -30,10 +30,10 @@ def data_uri(frame_HWC: np.ndarray) -> str:
 def heat_uri(attention_N: Sequence[float], shape: tuple[int, int, int], blocks: Sequence[int]) -> str:
     """A strip of tiles, one per entry of `blocks`: the more attention a token has, the less transparent it is.
 
-    shape: blocks, rows, cols of the visual tokens. The scale is that of the clue: its largest token is opaque.
+    shape: blocks, rows, cols of the visual tokens. The scale is that of the clue: its largest token has MOST_HEAT.
     """
     heat_BRC = np.asarray(attention_N, dtype=float).reshape(shape)[list(blocks)]
-    alpha_BRC = np.round(220 * heat_BRC / max(float(np.max(attention_N)), 1e-12)).astype(np.uint8)
+    alpha_BRC = np.round(MOST_HEAT * heat_BRC / max(float(np.max(attention_N)), 1e-12)).astype(np.uint8)
     alpha_RX = np.concatenate(list(alpha_BRC), axis=1)
     pixels = np.empty((*alpha_RX.shape, 4), np.uint8)
     pixels[..., :3], pixels[..., 3] = HEAT_RGB, alpha_RX

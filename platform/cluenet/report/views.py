@@ -9,11 +9,11 @@ from string import ascii_uppercase
 from typing import Any
 
 from cluenet.report.chains import linked
-from cluenet.report.charts import bar, percent
 from cluenet.report.examples import Chosen, Clip, Clips, Sample, looked_at
 from cluenet.report.looking import Looking, Seen
 from cluenet.report.pictures import heat_uri, nearest
 from cluenet.report.sources import RunData
+from cluenet.report.tracks import bar, percent
 
 View = dict[str, Any]
 
