@@ -68,6 +68,8 @@ def connect(address: str | None = None, *, verbose: bool = False, plugins: Itera
 
 
 def _join(address: str, *, verbose: bool, plugins: tuple[str, ...]) -> None:
+    if not verbose:  # Ray's core writes errors that are none straight to the terminal, into the live table
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}

@@ -78,19 +78,17 @@ class PipelineTable:
         row = self._begin(name)
         console = Console(file=self._stream)
         live = Live(get_renderable=self.table, console=console, transient=True, refresh_per_second=4)
+        stopped = True
         try:
             if console.is_terminal:
                 live.start()
             yield
-            row.state = "finished"
-        except BaseException:
-            row.state = "stopped"
-            raise
+            stopped = False
         finally:
-            row.seconds += time.monotonic() - row.started
+            row.state, row.seconds = "stopped" if stopped else "finished", row.seconds + time.monotonic() - row.started
             self._now, self._stale = None, console.is_terminal
             live.stop()
-            if row.state == "stopped" or (name == self._last and len(self._rows) > 1):  # a single step may come again
+            if stopped or (name == self._last and len(self._rows) > 1):  # a single step may come again
                 self.close()
 
     def close(self) -> None:
