@@ -74,6 +74,28 @@ def test_the_attempt_under_way_is_followed_instead_of_a_second_one(folder: Path)
     assert "is not over: it is followed" in said[0]
 
 
+class Starting(Client):
+    """Refuses a job so many times."""
+
+    def __init__(self, refusals: float):
+        super().__init__()
+        self.refusals = refusals
+
+    def submit_job(self, **settings: Any) -> str:
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise RuntimeError("Request failed with status code 500: No available agent to submit job")
+        return super().submit_job(**settings)
+
+
+def test_a_head_that_has_just_started_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server, "AGENT_SECONDS", 0.6)
+    job = job_of(folder / "recipes" / "r.yaml", [], folder)
+    assert server.submit(Starting(3), job, print) == f"{job.name}-1"
+    with pytest.raises(ClusterError, match=r"refuses: .*No available agent"):
+        server.submit(Starting(float("inf")), job, print)
+
+
 # --------------------------------------------------------------------------------------------------- following
 
 

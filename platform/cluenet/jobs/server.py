@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluenet import cluster
 from cluenet.errors import ClusterError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+AGENT_SECONDS = 60.0
+NO_AGENT = "No available agent"
 CHATTY = tuple(
     f"ray.{name}"
     for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
@@ -56,7 +59,19 @@ def submit(client: JobSubmissionClient, job: Job, say: Callable[[str], None]) ->
             return str(running[0])
         number = 1 + max((_number(one.submission_id, job.name) for one in attempts), default=0)
         submission_id, entrypoint = f"{job.name}-{number}", shlex.join(job.command)
-        return client.submit_job(entrypoint=entrypoint, submission_id=submission_id, runtime_env=job.runtime_env)
+        return _hand_over(client, entrypoint=entrypoint, submission_id=submission_id, runtime_env=job.runtime_env)
+
+
+def _hand_over(client: JobSubmissionClient, **settings: Any) -> str:
+    """Waits for a head that has just started: the agent that runs jobs comes seconds after the dashboard."""
+    deadline = time.monotonic() + AGENT_SECONDS
+    while True:
+        try:
+            return client.submit_job(**settings)
+        except RuntimeError as error:
+            if NO_AGENT not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(AGENT_SECONDS / 60)
 
 
 def _number(submission_id: str | None, name: str) -> int:
