@@ -152,6 +152,7 @@ def test_the_message_names_file_place_and_value(grid, tmp_path):
         ({"axes": {"model.clue_filter": ["random", "random"]}}, "axes.model.clue_filter", "has 'random' twice"),
         ({"axes": {"seed": [0, 1]}}, "axes.seed", "Write `seeds: [0, 1, 2]`"),
         ({"axes": FILTERS, "seeds": [1, 1]}, "seeds", "a seed twice"),
+        ({"axes": FILTERS, "set": {"seed": 1}}, "set.seed", "is decided by `seeds`"),
         ({"axes": FILTERS, "set": {"model.clue_filter": "top_k"}}, "set.model.clue_filter", "is varied by axes.model"),
         ({"axes": {**FILTERS, "model.clue_filter.keep": [0.1, 0.2]}}, "axes.model.clue_filter.keep", "one `paired` axis"),
         ({"axes": FILTERS, "exclude": [{"model.clue_filter": "keep_all"}]}, "exclude.0", "leaves out the reference"),

@@ -155,6 +155,7 @@ def test_missing_runs_are_told_and_the_rest_is_compared(tmp_path):
     assert top_k["sets"] == {}
     text = printed(content)
     assert "clue_filter=random, seed 1: stage2: the loss is nan" in text
+    assert "clue_filter=top_k: not run yet with seed 0, 1" in text
     assert "1/2" in text
 
 

@@ -134,4 +134,6 @@ def notes(content: Mapping[str, Any]) -> Iterator[str]:
     """Why cells have no number or no difference."""
     for cell in content["cells"]:
         yield from (f"{cell['name']}, seed {run['seed']}: {run['why']}" for run in cell["runs"] if run["why"])
+        if left := [str(run["seed"]) for run in cell["runs"] if run["state"] == "not run"]:
+            yield f"{cell['name']}: not run yet with seed {', '.join(left)}"
         yield from dict.fromkeys(f"{cell['name']}: {one['refused']}" for one in cell["sets"].values() if one["refused"])
