@@ -27,8 +27,8 @@ from cluenet.progress import Progress, duration, on_terminal
 State = Literal["waiting", "found", "running", "finished", "stopped"]
 """found: it was finished before, by an earlier command or another run."""
 
-NUMBERS = {"loss": "loss", "accuracy": "validation accuracy", "quarantined": "quarantined"}
-"""What work reports and the table has a column for."""
+NUMBERS = ("loss", "accuracy", "quarantined")
+"""What work reports and the table has a column for; the stages' accuracy is that of the newest validation."""
 SUMMED = "quarantined"
 """Adds up over the pieces of work of a step."""
 
@@ -122,7 +122,7 @@ class PipelineTable:
     def table(self) -> Table:
         names = [name for name in NUMBERS if any(row.number(name) is not None for row in self._rows.values())]
         table = Table("step", "state", box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for title in ("done", "rate", "took", "left", *(NUMBERS[name] for name in names)):
+        for title in ("done", "rate", "took", "left", *names):
             table.add_column(title, justify="right")
         for step, row in self._rows.items():
             numbers = (_shown(name, row.number(name)) for name in names)

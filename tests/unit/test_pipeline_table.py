@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from cluenet.pipeline_table import PipelineTable
 from cluenet.recipe import Recipe
 from cluenet.run import STEPS, Run
 from cluenet.verbs.shared import run_of
+from helpers import terminal as window
 
 ALL = ["prepare", "pretrain", "stage1", "stage2", "model", "evaluate", "report"]
 
@@ -67,7 +69,7 @@ def test_a_running_step_shows_state_rate_time_and_numbers(clock: Clock, terminal
         clock.now += 60
         work.update(140, loss=0.41234, accuracy=0.625)
         rows = lines(table)
-    assert rows["step"] == ["state", "done", "rate", "took", "left", "loss", "validation accuracy"]
+    assert rows["step"] == ["state", "done", "rate", "took", "left", "loss", "accuracy"]
     assert rows["stage1"] == ["training stage1", "140/400 steps", "2/s", "1 min 0 s", "2 min 10 s", "0.4123", "62.5 %"]
     assert rows["prepare"] == rows["pretrain"] == ["found"]
     assert rows["evaluate"] == ["waiting"]
@@ -151,6 +153,38 @@ def test_outside_a_step_work_has_a_bar_of_its_own(terminal: Terminal):
         work.advance(4)
     assert "4/4" in terminal.getvalue()
     assert "waiting" not in terminal.getvalue()
+
+
+CHILD = """
+import logging, sys, time
+from cluenet import cli, progress
+from cluenet.pipeline_table import PipelineTable
+logging.basicConfig(format="%(message)s", handlers=[cli._Messages()])
+table = PipelineTable(["prepare", "stage1", "report"], order=["prepare", "stage1", "report"])
+for step in ("prepare", "stage1", "report"):
+    with table.step(step), table.progress("Working", total=3, unit="videos") as work:
+        for number in range(3):
+            time.sleep(0.12)
+            work.advance(1, quarantined=1)
+            logging.warning("a warning of %s %d", step, number)
+    print("between", file=sys.stderr)
+print("the end")
+"""
+
+
+def test_a_terminal_shows_whole_lines_and_one_table_at_the_end():
+    seen = window.run([sys.executable, "-c", CHILD], env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    assert seen.code == 0
+    found = [line.split() for line in seen.lines]
+    wanted = [
+        [f"a warning of {step} {n}".split() for n in range(3)] + [["between"]]
+        for step in ("prepare", "stage1", "report")
+    ]
+    assert [line for line in found if line[0] in ("a", "between")] == [line for part in wanted for line in part]
+    assert [line[:2] for line in found if line[0] in ("step", "prepare", "stage1", "report")] == [
+        ["step", "state"], ["prepare", "finished"], ["stage1", "finished"], ["report", "finished"]
+    ]  # fmt: skip
+    assert found[-1] == ["the", "end"]
 
 
 # ---------------------------------------------------------------------------------------------------- from verbs
