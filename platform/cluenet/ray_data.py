@@ -39,6 +39,15 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def capacity() -> dict[str, float]:
+    """Resources of the cluster that this process is connected to, or those that it may grow to by itself."""
+    from ray._private.state import state
+
+    now: dict[str, float] = ray.cluster_resources()
+    grown = state.get_max_resources_from_cluster_config() or {}
+    return now | {name: max(count, now.get(name, 0)) for name, count in grown.items()}
+
+
 def on_actors(
     worker: type, job: dict[str, Any], items: Sequence[dict[str, Any]], *, actors: int, cpus: float, gpus: float
 ) -> Iterator[Any]:

@@ -155,3 +155,21 @@ def test_a_plugin_that_is_nowhere_is_named():
 def test_a_job_keeps_the_environment_it_was_submitted_with(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert cluster.runtime_env(remote=True) == {}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [(None, {"CPU": 4.0, "node:a": 1.0}), ({"CPU": 2, "GPU": 8}, {"CPU": 4.0, "GPU": 8, "node:a": 1.0})],
+)
+def test_a_cluster_that_grows_by_itself_counts_as_what_it_may_become(
+    config: dict[str, int] | None, expected: dict[str, float], monkeypatch: pytest.MonkeyPatch
+):
+    """A head without CPUs and workers from zero: what is there at the start is nothing."""
+    import ray
+    from ray._private.state import state
+
+    from cluenet.ray_data import capacity
+
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "node:a": 1.0})
+    monkeypatch.setattr(state, "get_max_resources_from_cluster_config", lambda: config)
+    assert capacity() == expected

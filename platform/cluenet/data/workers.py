@@ -15,7 +15,7 @@ import ray.data
 from cluenet.data.batches import Batch
 from cluenet.data.parts import Account, PartMaker
 from cluenet.errors import CluenetError, ClusterError
-from cluenet.ray_data import quiet
+from cluenet.ray_data import capacity, quiet
 from cluenet.recipe import Recipe
 
 BATCHES_PER_TASK = 4
@@ -29,7 +29,7 @@ def accounts_of(work: Sequence[Batch], recipe: Recipe, folder: Path) -> Iterator
     """
     if not ray.is_initialized():
         ray.init(address="local", include_dashboard=False, log_to_driver=False)  # never a stranger's
-    cpus = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+    cpus = int(capacity().get("CPU", 0))
     workers = number_of_workers(recipe.data.decode_workers, cpus, len(work))
     tasks = max(workers, -(-len(work) // BATCHES_PER_TASK))
     with quiet():

@@ -11,7 +11,7 @@ import ray
 
 from cluenet.errors import ClusterError
 from cluenet.evaluate.batches import Asking, BatchEvaluator, BatchResult, opened, parts_from
-from cluenet.ray_data import on_actors
+from cluenet.ray_data import capacity, on_actors
 from cluenet.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def results_of(recipe: Recipe, model_folder: Path, work: Work, asking: Asking) -
         for index, (test, number) in enumerate(work)
     ]  # fmt: skip
     cpus, gpus = float(asking.threads), recipe.train.resources.gpu
-    check_resources(recipe.evaluate.workers, cpus, gpus, ray.cluster_resources())
+    check_resources(recipe.evaluate.workers, cpus, gpus, capacity())
     job = {"recipe": recipe.to_dict(), "model": str(model_folder), "asking": asking}
     for index, result in on_actors(_Worker, job, items, actors=recipe.evaluate.workers, cpus=cpus, gpus=gpus):
         yield index, BatchResult(**result)
