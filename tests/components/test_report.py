@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cluenet.cli import call
 from cluenet.errors import DataError
 from cluenet.evaluate.evaluator import evaluate
 from cluenet.evaluate.files import json_lines
 from cluenet.folders import read_manifest, write_manifest
 from cluenet.report.build import build_report
+from cluenet.report.comparison import context
 from cluenet.report.sources import read_run
 from helpers.evaluation import Silent, prepared_test, recipe
 from helpers.models import clip
@@ -48,6 +50,15 @@ def copied(folder: Path, target: Path, **manifest: object) -> Path:
         (target / name).write_text((folder / "run" / SET / name).read_text())
     write_manifest(target, {**read_manifest(folder / "run" / SET), **manifest})
     return target
+
+
+def without_faithfulness(evaluation: Path) -> None:
+    lines = [json.loads(line) for line in (evaluation / "samples.jsonl").read_text().splitlines()]
+    bare = [{k: v for k, v in line.items() if k not in ("faithfulness", "diagnostics")} for line in lines]
+    (evaluation / "samples.jsonl").write_text(json_lines(bare))
+    results = json.loads((evaluation / "results.json").read_text())
+    kept = {k: v for k, v in results.items() if k not in ("faithfulness", "biases", "filter")}
+    (evaluation / "results.json").write_text(json.dumps(kept))
 
 
 # ---------------------------------------------------------------------------------------------------- the page
@@ -234,7 +245,7 @@ def test_a_large_run_stays_small(tmp_path: Path) -> None:
 
 
 def test_what_diagnose_left_is_shown(folder: Path, tmp_path: Path) -> None:
-    copied(folder, tmp_path / "run")
+    without_faithfulness(copied(folder, tmp_path / "run"))
     target = tmp_path / "run/diagnostics"
     target.mkdir()
     (target / "attention.png").write_bytes(b"picture")
@@ -254,6 +265,7 @@ def test_what_diagnose_left_is_shown(folder: Path, tmp_path: Path) -> None:
     assert "crimson 50.0 %" in page.text
     assert "no boxes here" in page.text
     assert "a clue" in str(page.find("g", cls="series"))
+    assert "layer 2: 25.0 % [20.0 % .. 30.0 %]" in str(page.find("g", cls="series"))
     assert page.find("img", src="data:image/png;base64,cGljdHVyZQ==")
     (target / "diagnostics.json").write_text("{}")
     with pytest.raises(DataError, match=r"diagnostics\.json: cannot be read.*cluenet diagnose"):
@@ -277,14 +289,7 @@ def test_a_model_without_clues(folder: Path) -> None:
 
 
 def test_an_evaluation_without_faithfulness_says_how_to_get_it(folder: Path, tmp_path: Path) -> None:
-    target = copied(folder, tmp_path / "run")
-    bare = [
-        {k: v for k, v in s.items() if k not in ("faithfulness", "diagnostics")} for s in samples_of(folder / "run")
-    ]
-    (target / "samples.jsonl").write_text(json_lines(bare))
-    results = json.loads((target / "results.json").read_text())
-    kept = {k: v for k, v in results.items() if k not in ("faithfulness", "biases", "filter")}
-    (target / "results.json").write_text(json.dumps(kept))
+    without_faithfulness(copied(folder, tmp_path / "run"))
     page = Page(build_report(tmp_path / "run", look="never").read_text())
     assert page.text.count("evaluate.faithfulness: true") == 2  # answers, and what clues are worth
     assert "with a foreign clue" not in page.text
@@ -333,3 +338,41 @@ def test_nothing_to_report(tmp_path: Path) -> None:
     (tmp_path / "logging.jsonl").write_text("{}\nnonsense\n")
     with pytest.raises(DataError, match=r"logging\.jsonl:2: not JSON"):
         read_run(tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------- comparisons
+
+
+def test_compare_writes_a_page_too(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "comparison.html"
+    assert call(["compare", str(folder / "base"), str(folder / "run"), "--html", str(target), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["rows"][0]["result"]
+    page = Page(target.read_text())
+    assert f"{100 * found['difference']['value']:+.1f} points" in page.text
+    assert f"{100 * found['accuracy_b']:.1f} % against {100 * found['accuracy_a']:.1f} %" in re.sub(
+        r"\s+", " ", page.text
+    )
+    assert "Settings that differ" in page.text
+    titles = {(attrs["aria-label"] or "").split(". ")[0] for attrs in page.find("svg", role="img")}
+    assert titles == {"Difference to base", "Accuracy by question type"}
+
+
+def test_more_runs_than_colours_get_more_charts(folder: Path) -> None:
+    row = {
+        "test_set": "s",
+        "type": "all types",
+        "questions": 4,
+        "videos": 2,
+        "p_holm": None,
+        "family": "all types",
+        "tests": 5,
+    }
+    result = {"accuracy_a": 0.25, "accuracy_b": 0.5, "difference": {"value": 0.25, "low": 0.1, "high": 0.4, "n": 4}, "p_value": 0.01,
+              "power": {"minimum_detectable": None}}  # fmt: skip
+    arms = [{"name": f"arm{i}", "runs": [str(folder / "run")]} for i in range(5)]
+    rows = [{**row, "run": arm["name"], "result": result} for arm in arms]
+    base = {"name": "base", "runs": [str(folder / "base")]}
+    (found,) = context({"base": base, "runs": arms, "resamples": 10, "rows": rows})["sets"]
+    assert [[series.name for series in chart.series] for chart in found["charts"]] == [
+        ["arm0", "arm1", "arm2", "arm3"], ["base (base)", "arm0", "arm1", "arm2", "arm3"], ["arm4"], ["base (base)", "arm4"]
+    ]  # fmt: skip

@@ -103,7 +103,7 @@ def test_every_term_has_a_chart_and_how_it_went_stands_apart() -> None:
     assert [chart.title for chart in reached] == ["loss, s", "concept, s", "validation/accuracy, s"]
     assert [chart.y_title for chart in reached][1:] == ["cross-entropy, nats per word", "validation answers right, %"]
     assert reached[1].caption == "1 → 2"
-    assert reached[2].caption == "50.0 % → 50.0 %"
+    assert reached[2].caption == "50.0 %"
     assert [chart.title for chart in how] == ["lr, s"]
 
 

@@ -53,20 +53,20 @@ def read_diagnosed(run: RunData) -> Diagnosed:
     path, command = folder / "diagnostics.json", f"`cluenet diagnose {run.folder}`"
     if not path.is_file():
         return Diagnosed(missing=f"{command} draws attention over frames, what the layers say, and where clues lie.")
+    measured = any((one.results.get("biases") or {}).get("cognition") for one in run.evaluations)
     try:
-        data = json.loads(path.read_text())
-        return _diagnosed(folder, data)
+        return _diagnosed(folder, json.loads(path.read_text()), lens=not measured)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot be read: {error!r}. Run {command} again.") from error
 
 
-def _diagnosed(folder: Path, data: Mapping[str, Any]) -> Diagnosed:
-    asked = data["questions"]
-    lens, space = data["lens"] or {}, data["space"] or {}
-    charts = [*lens_charts(lens.get("ccr", ())), *(_maps(space) if space else ())]
+def _diagnosed(folder: Path, data: Mapping[str, Any], *, lens: bool) -> Diagnosed:
+    """`lens`: whether its chart of CCR@k is shown; evaluation may have measured the same on all questions."""
+    asked, layers, space = data["questions"], data["lens"] or {}, data["space"] or {}
+    charts = [*(lens_charts(layers.get("ccr", ())) if lens else ()), *(_maps(space) if space else ())]
     return Diagnosed(
         f"{data['set']}: {asked['asked']} questions, of which {asked['right']} were answered right and {asked['wrong']} wrong.",
-        "", _pictures(folder, data["files"]), charts, lens.get("words", []), data["notes"],
+        "", _pictures(folder, data["files"]), charts, layers.get("words", []), data["notes"],
     )  # fmt: skip
 
 
@@ -93,10 +93,11 @@ def lens_charts(points: Sequence[Mapping[str, Any]]) -> list[Chart]:
         lines.append(Curve(f"top {k}, {k} random words", "none" if role == "own" else "noise", chance))
     if not lines:
         return []
+    top = max(value for line in lines for p in line.points for value in (p.y, p.high or 0.0))
     return [
         curves(
             "Labelled words among a region's top words", lines, x="decoder layer", y="words found (CCR@k), %", place="layer",
-            show=percentage, y_range=(0.0, 1.0), caption="Logit lens on the visual tokens that a clue's boxes touch.",
+            show=percentage, y_range=(0.0, min(1.0, 1.1 * top) or 1.0), caption="Logit lens on the visual tokens that a clue's boxes touch.",
         )
     ]  # fmt: skip
 

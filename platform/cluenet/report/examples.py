@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ class Shot:
 
 
 class Clip:
-    """A clip of a prepared set. Frames are read when they are asked for and not kept: a report shows dozens of clips."""
+    """A clip of a prepared set. Its pictures are kept, its frames are not: a report shows dozens of clips."""
 
     def __init__(self, prepared: PreparedSet, key: str):
         """Raises DataError when the set is damaged, KeyError for an unknown clip."""
@@ -68,15 +67,11 @@ class Clip:
         self.questions: list[Example] = prepared.examples_of(key)
         frames = self.frames()
         self.duration_seconds = frames.duration_seconds
+        numbers = frame_numbers(len(frames.seconds_T))
+        self.shots = [Shot(float(frames.seconds_T[n]), data_uri(frames.frames_THWC[n])) for n in numbers]
 
     def frames(self) -> Frames:
         return self._prepared.frames(self._key)
-
-    @cached_property
-    def shots(self) -> list[Shot]:
-        frames = self.frames()
-        numbers = frame_numbers(len(frames.seconds_T))
-        return [Shot(float(frames.seconds_T[n]), data_uri(frames.frames_THWC[n])) for n in numbers]
 
 
 class Clips:

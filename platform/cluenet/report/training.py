@@ -43,8 +43,8 @@ def _names(lines: Sequence[dict[str, Any]]) -> list[str]:
 def _chart(name: str, stage: str, lines: Sequence[dict[str, Any]]) -> Chart:
     points = [Point(float(line["step"]), float(line[name])) for line in lines if name in line]
     show = percentage if name.endswith("accuracy") else number
-    first, last = show(points[0].y), show(points[-1].y)
+    values = dict.fromkeys((show(points[0].y), show(points[-1].y)))
     return curves(
         f"{name}, {stage}", [Curve(name, "own", points)], x="optimiser step", y=UNITS.get(name, "loss"), place="step",
-        show=show, caption=f"{first} → {last}",
+        show=show, caption=" → ".join(values),
     )  # fmt: skip
