@@ -61,7 +61,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Grid:
     settings = [f"store={folder / 'store'}", f"runs={folder / 'grid'}", *SMALL]
     made = load(ROOT / "recipes" / "ablations" / "filters.yaml", settings)
     for recipe in made.cells[0].recipes.values():
-        with Run(recipe, progress=Silent, say=lambda line: None) as run:
+        with Run(recipe, progress=Silent, say=lambda line: None, local=True) as run:
             assert run.base.is_dir()
     return made
 

@@ -109,9 +109,7 @@ def test_a_new_value_runs_only_its_own_cells(done, shared):
 def test_a_failed_cell_is_tried_again_and_reported_and_the_others_go_on(shared, tmp_path):
     grid = grid_in(tmp_path, shared, axes={"train.stage2.lr": [0.001, 1e30]}, retries=1,
                    set={"train.stage2.optimizer": "adamw", "train.stage2.warmup_steps": 0, "train.stage2.steps": 3})  # fmt: skip
-    with pytest.raises(
-        GridError, match=r"1 steps failed, so 1 of 2 runs have no result: lr=1e\+30 \(seed 0\)"
-    ) as caught:
+    with pytest.raises(GridError, match=r"1 of 2 runs have no result: lr=1e\+30 \(seed 0\)") as caught:
         run(grid)
     assert caught.value.exit_code == 2
     content = json.loads((grid.folder / "grid.json").read_text())

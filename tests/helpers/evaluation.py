@@ -77,4 +77,7 @@ class Silent:
     def advance(self, n: int = 1, **values: float) -> None:
         self.done += n
 
+    def update(self, done: int, total: int | None = None, **values: float) -> None:
+        self.done = done
+
     last: Silent

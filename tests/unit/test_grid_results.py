@@ -177,7 +177,7 @@ def test_cells_that_cannot_be_compared_are_refused_with_the_reason(tmp_path, cha
     assert refused["accuracy"]["value"] is not None
     assert compared["difference"]["tests"] == 1
     with pytest.raises(
-        GridError, match=f"1 cells cannot be compared with 'clue_filter=keep_all'\n  clue_filter=random: .*{why}"
+        GridError, match=f"not compared with 'clue_filter=keep_all', see the reasons:\n  clue_filter=random: .*{why}"
     ):
         running.check_compared(content)
 
@@ -287,7 +287,7 @@ def test_refused_cells_end_with_exit_code_2_after_the_table(tmp_path, capsys):
     write_manifest(folder, {**read_manifest(folder), "policy_fingerprint": "other"})
     assert cli.call(["grid", str(tmp_path / "grid.yaml"), "--table"]) == 2
     found = capsys.readouterr()
-    assert "cannot be compared" in found.err
+    assert "not compared with" in found.err
     assert "clue_filter=top_k" in found.out
     assert (grid.folder / "grid.html").is_file()
 

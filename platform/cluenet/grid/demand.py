@@ -29,8 +29,8 @@ class Demand:
         return Demand(self.cpu - other.cpu, self.gpu - other.gpu)
 
 
-def capacity(resources: Mapping[str, float]) -> Demand:
-    """Of a cluster, as `cluenet.cluster.connect` returns it."""
+def whole_of(resources: Mapping[str, float]) -> Demand:
+    """Of a cluster's resources."""
     return Demand(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
 
 
@@ -45,17 +45,16 @@ def in_process(node: Node) -> bool:
 
 
 def demand_of(node: Node, whole: Demand) -> Demand:
-    """whole: the cluster, which is as much as preparing and elastic workers can have."""
+    """At most the whole cluster, which preparing and elastic workers make do with; others that need more are refused before."""
     recipe, train = node.recipe, node.recipe.train
     cpu, gpu, workers = train.resources.cpu, train.resources.gpu, train.max_workers
     if node.step == "prepare":
-        return Demand(min(recipe.data.decode_workers or whole.cpu, whole.cpu), 0)
+        cpu, gpu, workers = recipe.data.decode_workers or whole.cpu, 0, 1
     if node.step == "evaluate":
         cpu, workers = recipe.evaluate.threads, recipe.evaluate.workers
     if node.step in ("pretrain", "model"):
         workers = 1
-    wanted = Demand(workers * cpu, workers * gpu)
-    return Demand(min(wanted.cpu, whole.cpu), min(wanted.gpu, whole.gpu)) if train.min_workers < workers else wanted
+    return Demand(min(workers * cpu, whole.cpu), min(workers * gpu, whole.gpu))
 
 
 def require_all(recipes: Iterable[Recipe], whole: Demand) -> None:

@@ -24,12 +24,13 @@ def run(grid: Grid, cells: Sequence[Cell], *, address: str | None, verbose: bool
     if not graph.left():
         return
     from cluenet import cluster
-    from cluenet.grid.demand import capacity, require_all
+    from cluenet.grid.demand import require_all, whole_of
     from cluenet.grid.workers import RayPool
+    from cluenet.ray_data import capacity
 
     with cluster.connected(address, verbose=verbose, plugins=grid.plugins) as resources:
         say(f"Ray: {cluster.summary(resources)}")
-        whole = capacity(resources)
+        whole = whole_of(capacity())
         require_all((cell.recipe for cell in cells), whole)
         execution = Execution(graph, RayPool(whole), account, retries=grid.spec.retries)
         execution.run(f"Grid {grid.spec.name}")
@@ -43,7 +44,7 @@ def _failures(graph: Graph, execution: Execution) -> str:
     names = ", ".join(f"{cell} (seed {seed})" for cell, seed in stopped)
     lines = [f"  {key[0]} {key[1][:10]}: {outcome.error}" for key, outcome in execution.failed.items()]
     return (
-        f"{len(execution.failed)} steps failed, so {len(stopped)} of {len(graph.runs)} runs have no result: {names}\n"
+        f"{len(stopped)} of {len(graph.runs)} runs have no result: {names}. These steps failed:\n"
         + "\n".join(lines)
         + "\nThe same command tries them again."
     )
@@ -62,4 +63,4 @@ def check_compared(content: Mapping[str, Any]) -> None:
     }
     if refused:
         lines = "\n".join(f"  {name}: {why}" for name, why in refused.items())
-        raise GridError(f"{len(refused)} cells cannot be compared with {content['cells'][0]['name']!r}\n{lines}")
+        raise GridError(f"not compared with {content['cells'][0]['name']!r}, see the reasons:\n{lines}")
