@@ -188,13 +188,14 @@ def require(*, workers: int, cpu: float, gpu: float) -> None:
     Ray itself would wait for ever. On a cluster that grows by itself the largest size it may reach counts.
     """
     import ray
-    from ray._private.state import state
 
-    if grown := state.get_max_resources_from_cluster_config():
-        problem = lacking(workers, cpu, gpu, total=grown, nodes=None)
-    else:
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        problem = lacking(workers, cpu, gpu, total=ray.cluster_resources(), nodes=alive)
+    from cluenet.ray_data import capacity
+
+    have, now = capacity(), ray.cluster_resources()
+    if have is None:
+        return
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]] if have == now else None
+    problem = lacking(workers, cpu, gpu, total=have, nodes=alive)
     if problem:
         raise ClusterError(problem)
 

@@ -39,13 +39,18 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def capacity() -> dict[str, float]:
-    """Resources of the cluster that this process is connected to, or those that it may grow to by itself."""
+def capacity() -> dict[str, float] | None:
+    """Resources that the cluster has, or may grow to by itself; None when it grows and nobody says how far.
+
+    Ray's autoscaler (v2: `ray up`, KubeRay) does not tell drivers its limits, and a cluster that is scaled to zero has nothing.
+    """
     from ray._private.state import state
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
 
     now: dict[str, float] = ray.cluster_resources()
-    grown = state.get_max_resources_from_cluster_config() or {}
-    return now | {name: max(count, now.get(name, 0)) for name, count in grown.items()}
+    if grown := state.get_max_resources_from_cluster_config():
+        return now | {name: max(count, now.get(name, 0)) for name, count in grown.items()}
+    return None if is_autoscaler_v2(fetch_from_server=True) else now
 
 
 def on_actors(

@@ -157,19 +157,30 @@ def test_a_job_keeps_the_environment_it_was_submitted_with(monkeypatch: pytest.M
     assert cluster.runtime_env(remote=True) == {}
 
 
+NOW = {"CPU": 4.0, "node:a": 1.0}
+
+
 @pytest.mark.parametrize(
-    ("config", "expected"),
-    [(None, {"CPU": 4.0, "node:a": 1.0}), ({"CPU": 2, "GPU": 8}, {"CPU": 4.0, "GPU": 8, "node:a": 1.0})],
+    ("config", "grows", "expected"),
+    [(None, False, NOW), ({"CPU": 2, "GPU": 8}, True, {"CPU": 4.0, "GPU": 8, "node:a": 1.0}), (None, True, None)],
 )
 def test_a_cluster_that_grows_by_itself_counts_as_what_it_may_become(
-    config: dict[str, int] | None, expected: dict[str, float], monkeypatch: pytest.MonkeyPatch
+    config: dict[str, int] | None, grows: bool, expected: dict[str, float] | None, monkeypatch: pytest.MonkeyPatch
 ):
     """A head without CPUs and workers from zero: what is there at the start is nothing."""
     import ray
     from ray._private.state import state
+    from ray.autoscaler.v2 import utils
 
     from cluenet.ray_data import capacity
 
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "node:a": 1.0})
+    monkeypatch.setattr(ray, "cluster_resources", lambda: NOW)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": NOW}])
     monkeypatch.setattr(state, "get_max_resources_from_cluster_config", lambda: config)
+    monkeypatch.setattr(utils, "is_autoscaler_v2", lambda fetch_from_server: grows)
     assert capacity() == expected
+    if expected == NOW:
+        with pytest.raises(ClusterError, match="asks for 8 GPU, but the cluster has 0"):
+            cluster.require(workers=8, cpu=0, gpu=1)
+    else:
+        cluster.require(workers=8, cpu=0, gpu=1)

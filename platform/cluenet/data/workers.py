@@ -21,6 +21,9 @@ from cluenet.recipe import Recipe
 BATCHES_PER_TASK = 4
 """A Ray Data task costs about 10 ms of its own; four batches of the smallest videos cost about 400 ms."""
 
+MOST_WORKERS = 64
+"""On a cluster that grows nobody knows how far; `data.decode_workers` says otherwise."""
+
 
 def accounts_of(work: Sequence[Batch], recipe: Recipe, folder: Path) -> Iterator[Account]:
     """The account of every batch's part, in the order in which they are done.
@@ -29,7 +32,8 @@ def accounts_of(work: Sequence[Batch], recipe: Recipe, folder: Path) -> Iterator
     """
     if not ray.is_initialized():
         ray.init(address="local", include_dashboard=False, log_to_driver=False)  # never a stranger's
-    cpus = int(capacity().get("CPU", 0))
+    have = capacity()
+    cpus = MOST_WORKERS if have is None else int(have.get("CPU", 0))
     workers = number_of_workers(recipe.data.decode_workers, cpus, len(work))
     tasks = max(workers, -(-len(work) // BATCHES_PER_TASK))
     with quiet():

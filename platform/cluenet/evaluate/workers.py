@@ -31,7 +31,8 @@ def results_of(recipe: Recipe, model_folder: Path, work: Work, asking: Asking) -
         for index, (test, number) in enumerate(work)
     ]  # fmt: skip
     cpus, gpus = float(asking.threads), recipe.train.resources.gpu
-    check_resources(recipe.evaluate.workers, cpus, gpus, capacity())
+    if (have := capacity()) is not None:
+        check_resources(recipe.evaluate.workers, cpus, gpus, have)
     job = {"recipe": recipe.to_dict(), "model": str(model_folder), "asking": asking}
     for index, result in on_actors(_Worker, job, items, actors=recipe.evaluate.workers, cpus=cpus, gpus=gpus):
         yield index, BatchResult(**result)
