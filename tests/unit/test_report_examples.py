@@ -125,3 +125,10 @@ def test_without_its_clip_the_time_line_spans_the_clues_and_the_reason_is_said()
     assert (view["start"], view["end"], view["frames"]) == (0.0, 1.0, [])
     assert "/nowhere: the folder is missing" in view["problem"]
     assert view["clues"][0]["bar"].left == 50.0
+
+
+def test_what_the_model_wrote_links_its_clues() -> None:
+    (view,) = _view(sample(1, generated_chain="first red hits blue . so red", chain=None))
+    ((who, pieces),) = view["chains"]
+    assert who == "The model reasons"
+    assert [(piece.text, piece.key) for piece in pieces] == [("first ", ""), ("red hits blue", "c0"), (" . so red", "")]
