@@ -196,6 +196,9 @@ def test_paper_has_the_examples_and_charts_in_light(open_page, url: str, tmp_pat
     assert_readable(page)
     expect(page.locator("#filters")).to_be_hidden()
     expect(page.locator("article").first).to_be_visible()
+    page.set_viewport_size({"width": 700, "height": 1000})  # about what A4 has
+    tracks = page.locator(".clue .track").evaluate_all("all => all.map(one => one.offsetWidth)")
+    assert min(tracks) > 150
 
 
 def test_without_scripts_it_is_all_there(open_page, url: str) -> None:

@@ -114,7 +114,12 @@ def _maps(space: Mapping[str, Any]) -> list[Chart]:
 def _map(name: str, words: str, space: Mapping[str, Any], x: str, y: str) -> Chart:
     groups = {role: [one for one in space["points"] if one["role"] == role] for role in ROLES}
     lines = [
-        Curve(ROLE_WORDS.get(role, role), ROLES[role], [Point(*one[name], label=one["text"]) for one in group], False)
+        Curve(
+            ROLE_WORDS.get(role, role),
+            ROLES[role],
+            [Point(one[name][0], one[name][1], label=one["text"]) for one in group],
+            False,
+        )
         for role, group in groups.items()
         if group
     ]

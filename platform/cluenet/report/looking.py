@@ -116,8 +116,8 @@ def _looked(model: ClueNet, clips: Sequence[Sequence[Asked]]) -> Iterator[tuple[
     probabilities = _probabilities(model, batch, seen, own)
     for b, clip in enumerate(clips):
         for q, one in enumerate(clip):
-            found = _seen(model, batch, own, (b, q), one, lambda change, b=b, q=q: probabilities[change][b][q])
-            yield one.sample["id"], found
+            options = [changed[b][q] for changed in probabilities]
+            yield one.sample["id"], _seen(model, batch, own, (b, q), one, options)
 
 
 def _probabilities(model: ClueNet, batch: Batch, seen: Look, own: Evidence) -> list[list[list[list[float]]]]:
@@ -138,12 +138,7 @@ def _probabilities(model: ClueNet, batch: Batch, seen: Look, own: Evidence) -> l
 
 
 def _seen(
-    model: ClueNet,
-    batch: Batch,
-    own: Evidence,
-    place: tuple[int, int],
-    one: Asked,
-    options: Callable[[int], list[float]],
+    model: ClueNet, batch: Batch, own: Evidence, place: tuple[int, int], one: Asked, options: Sequence[Sequence[float]]
 ) -> Seen | str:
     """`options`: probabilities of this question's, as `_probabilities` has them by change."""
     b, q = place
@@ -151,7 +146,7 @@ def _seen(
     words = [list(model.collator.vocabulary.decode(own.ids_BQKW[b, q, slot].tolist())) for slot in slots]
     scored = bool(one.sample["options"]) and "reply" not in one.sample
     changes = (
-        [_stored(options(change), one.sample["order"]) for change in (0, *(slot + 1 for slot in slots))]
+        [_stored(options[change], one.sample["order"]) for change in (0, *(slot + 1 for slot in slots))]
         if scored
         else [()]
     )
