@@ -25,7 +25,7 @@ from cluenet import __version__
 from cluenet.config.serve import ServeSection
 from cluenet.serve.addresses import is_allowed
 from cluenet.serve.errors import ServeError
-from cluenet.serve.local_files import open_below
+from cluenet.serve.local_files import LocalFiles
 from cluenet.serve.spool import PIECE_BYTES, Spool, Spooled, process_spool, too_large
 
 MOST_REDIRECTS = 5
@@ -54,6 +54,7 @@ class Fetcher:
     def __init__(self, section: ServeSection, spool: Spool | None = None, *, resolve: Resolve = resolve_host):
         self._section, self._limits, self._resolve = section, section.limits, resolve
         self._spool = spool or process_spool()
+        self._files = LocalFiles(section, self._spool)
         self._resolvers = ThreadPoolExecutor(RESOLVERS, thread_name_prefix="resolve")
 
     async def fetch(self, url: str) -> Spooled:
@@ -84,12 +85,11 @@ class Fetcher:
 
     async def _file(self, url: str) -> Spooled:
         """RFC 8089."""
-        path, roots = _local_path(url), self._section.allowed_roots
+        path = _local_path(url)
         try:
-            handle = await asyncio.to_thread(open_below, path, roots)
+            return await self._files.fetch(path)
         except OSError:  # one message: whether a file outside is there is nobody's business
             raise _refusal("no such file in the folders that this server allows", "file_not_allowed") from None
-        return await self._spool.save(_read(handle), self._limits.max_bytes)
 
     # ------------------------------------------------------------------------------------------------ http(s)://
     async def _web(self, url: str) -> Spooled:
@@ -203,9 +203,3 @@ class _Pinned(AbstractResolver):
 
 async def _whole(content: bytes) -> AsyncIterator[bytes]:
     yield content
-
-
-async def _read(handle: int) -> AsyncIterator[bytes]:
-    with os.fdopen(handle, "rb") as file:
-        while chunk := await asyncio.to_thread(file.read, PIECE_BYTES):
-            yield chunk

@@ -92,7 +92,7 @@ class _Running:
     """A question under way."""
 
     asked: Asked
-    sha256: str
+    spooled: Spooled
     started: float
     seconds: dict[str, float]
 
@@ -100,7 +100,7 @@ class _Running:
         if not isinstance(reply, Reply):
             raise reply if isinstance(reply, ServeError) else _frames_lost()
         total = time.perf_counter() - self.started
-        return Outcome(reply, self.asked.clip, self.sha256, {**self.seconds, **reply.seconds, "total": total})
+        return Outcome(reply, self.asked.clip, self.spooled.sha256, {**self.seconds, **reply.seconds, "total": total})
 
 
 class Service:
@@ -156,7 +156,7 @@ class Service:
                     fetched = time.perf_counter() - started
                     admitted.add_frames((await self._facts_of(spooled)).frames)
                     took = {"fetch": fetched, "decode": 0.0}
-                    yield _Running(self._asked(wish, spooled), spooled.sha256, started, took)
+                    yield _Running(self._asked(wish, spooled), spooled, started, took)
                 finally:
                     spooled.cleanup()
         except TimeoutError:
@@ -181,7 +181,7 @@ class Service:
         """Of a file with this content, opened once."""
         found = self._facts.get(spooled.sha256)
         if found is None:
-            found = await asyncio.to_thread(probe, spooled.path, self.section.limits)
+            found = await asyncio.to_thread(probe, await spooled.on_disk(), self.section.limits)
             while len(self._facts) >= FACTS_KEPT:
                 self._facts.pop(next(iter(self._facts)))
             self._facts[spooled.sha256] = found
@@ -191,28 +191,30 @@ class Service:
         """The decoded clip in the object store."""
         started = time.perf_counter()
         try:
-            return await self._decoded_once(running.asked.clip)
+            return await self._decoded_once(running)
         finally:
             running.seconds["decode"] += time.perf_counter() - started
 
-    async def _decoded_once(self, clip: ClipRef) -> Any:
+    async def _decoded_once(self, running: _Running) -> Any:
         """Questions about one clip that come together share one decoding."""
-        while (other := self._decoding.get(clip.key)) is not None:
+        key = running.asked.clip.key
+        while (other := self._decoding.get(key)) is not None:
             try:
                 return await asyncio.shield(other)
             except asyncio.CancelledError:  # of this request, or of the one that decodes: then its file is gone
                 if not other.cancelled() or asyncio.current_task().cancelling():  # type: ignore[union-attr]
                     raise
-        task = self._decoding[clip.key] = asyncio.create_task(self._decode(clip))
+        task = self._decoding[key] = asyncio.create_task(self._decode(running))
         try:
             return await task
         finally:
-            del self._decoding[clip.key]
+            del self._decoding[key]
 
-    async def _decode(self, clip: ClipRef) -> Any:
+    async def _decode(self, running: _Running) -> Any:
+        clip, path = running.asked.clip, await running.spooled.on_disk()
         found = await self.backend.decode(clip, None)
         if isinstance(found, BytesWanted):
-            found = await self.backend.decode(clip, await asyncio.to_thread(Path(clip.path).read_bytes))
+            found = await self.backend.decode(clip, await asyncio.to_thread(path.read_bytes))
         if isinstance(found, ServeError):
             raise found
         return found

@@ -15,10 +15,11 @@ import os
 import shutil
 import stat
 import tempfile
+import uuid
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,11 +38,21 @@ logger = logging.getLogger("ray.serve")
 
 @dataclass(frozen=True)
 class Spooled:
-    """A video on disk, until `cleanup`. Also a context manager."""
+    """A video that is on disk, or will be once `on_disk` was called, until `cleanup`. Also a context manager.
+
+    bring: puts a video whose content was known without reading it to `path`.
+    """
 
     path: Path
     sha256: str
     bytes: int
+    bring: Callable[[Path], Awaitable[None]] | None = field(default=None, repr=False)  # it knows the client's path
+
+    async def on_disk(self) -> Path:
+        """Where it lies from now on. Raises ServeError."""
+        if self.bring is not None and not self.path.exists():
+            await self.bring(self.path)
+        return self.path
 
     def cleanup(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -70,6 +81,10 @@ class Spool:
     def close(self) -> None:
         """Remove the folder with all that is in it; at the latest this happens when the process ends."""
         self._finalizer()
+
+    def new_path(self) -> Path:
+        """Where nothing is yet."""
+        return self.folder / uuid.uuid4().hex
 
     async def save(self, chunks: AsyncIterable[bytes], most_bytes: int) -> Spooled:
         """Raises ServeError: 413 beyond `most_bytes`, 400 for nothing at all, 503 where the disk is full; and what `chunks` raises.
