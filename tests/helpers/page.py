@@ -16,7 +16,8 @@ import numpy as np
 import uvicorn
 from starlette.types import ASGIApp
 
-from cluenet.config.serve import ServeSection
+from cluenet.config.serve import Limits, ServeSection
+from cluenet.serve.admission import Admission
 from cluenet.serve.errors import ServeError
 from cluenet.serve.messages import ClipFacts, ClipRef, Reply
 from cluenet.serve.metrics import IngressMetrics
@@ -91,6 +92,7 @@ class RecordedService:
     contents: list[str] = field(default_factory=list)
     section: ServeSection = field(default_factory=ServeSection)
     numbers: IngressMetrics = field(default_factory=IngressMetrics)
+    admission: Admission = field(default_factory=lambda: Admission(Limits()))
     model: ServedModel = field(default_factory=lambda: ServedModel("tiny", "f" * 12, "p" * 12, 0))
 
     async def answer(self, wish: Wish) -> Outcome:

@@ -12,7 +12,7 @@ import pytest
 from cluenet.config.serve import ServeSection
 from cluenet.serve import spool as spools
 from cluenet.serve.api import build_app
-from cluenet.serve.guard import FORM_BYTES, Guard
+from cluenet.serve.guard import FORM_BYTES, QUESTION_PATHS, Guard
 from cluenet.serve.service import ServedModel, Service
 from cluenet.serve.spool import LOCK, Spool
 
@@ -96,6 +96,23 @@ def test_a_body_that_never_ends_is_given_up(guard: Callable[..., Guard], spool: 
     assert client.status == 408
     assert app.bodies.bytes == 0
     assert [file.name for file in spool.folder.iterdir()] == [LOCK]
+
+
+@pytest.mark.parametrize("path", QUESTION_PATHS)
+def test_a_question_that_is_too_many_is_sent_away_before_its_body_is_read(
+    guard: Callable[..., Guard], path: str
+) -> None:
+    app, client = guard(max_waiting=1), Client(FORM, path=path)
+
+    async def test() -> None:
+        async with app.admission.admit():
+            await client.ask(app)
+
+    asyncio.run(test())
+    assert (client.status, client.pieces) == (429, [FORM])
+    assert int(client.headers[b"retry-after"]) >= 1
+    counted = {"endpoint": path, "status": "429"}
+    assert app.numbers.registry.get_sample_value("cluenet_requests_total", counted) == 1
 
 
 @pytest.mark.parametrize(("path", "kind"), [("/v1/videoqa", "multipart/form-data; boundary=x"), ("/v1/videoqa", "application/json"),

@@ -63,12 +63,16 @@ class Admission:
         self.requests, self.frames = 0, 0  # in hand
         self._mean_seconds: float | None = None  # that a request is in hand
 
-    @asynccontextmanager
-    async def admit(self, frames: int = 0) -> AsyncIterator[Admitted]:
-        """For as long as the block lasts. Raises ServeError 429 or 503 with `retry_after`."""
+    def check(self) -> None:
+        """Raises ServeError 429 where no request is let in now: before its body is read, which may be a whole video."""
         if (excess := self.requests + 1 - self._limits.max_waiting) > 0:
             message = f"{self.requests} requests are in hand, the most that are. Ask again later."
             raise self._refusal(429, "rate_limit_error", "too_many_requests", message, excess / max(self.requests, 1))
+
+    @asynccontextmanager
+    async def admit(self, frames: int = 0) -> AsyncIterator[Admitted]:
+        """For as long as the block lasts. Raises ServeError 429 or 503 with `retry_after`."""
+        self.check()
         admitted, started = Admitted(self), self._clock()
         self.requests += 1
         try:

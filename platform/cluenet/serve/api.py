@@ -69,7 +69,8 @@ def build_app(service: Service, keys: tuple[str, ...] = ()) -> ASGIApp:
             CORSMiddleware, allow_origins=list(service.section.cors_origins), allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type"],
         )  # fmt: skip
-    return Guard(app, keys=keys, limits=service.section.limits, numbers=service.numbers)
+    limits, numbers = service.section.limits, service.numbers
+    return Guard(app, keys=keys, limits=limits, numbers=numbers, admission=service.admission)
 
 
 # ------------------------------------------------------------------------------------------------------ questions

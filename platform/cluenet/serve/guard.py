@@ -1,4 +1,5 @@
-"""What stands before every route: an id, the key, size and time of the body, and an end to every error. Pure ASGI.
+"""What stands before every route: an id, the key, room for a question, size and time of the body, and an end to every error. Pure
+ASGI.
 
 Nothing of a request is logged but its id: of an error that nobody expected the log gets its type and where it was raised.
 """
@@ -20,12 +21,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluenet.config.serve import Limits
 from cluenet.serve import auth
-from cluenet.serve.admission import BodyBudget
+from cluenet.serve.admission import Admission, BodyBudget
 from cluenet.serve.errors import ServeError
 from cluenet.serve.metrics import IngressMetrics
 
 OPEN_PATHS = ("/", "/health", "/openapi.json")
 """Without a key: the page itself, and what a load balancer asks."""
+QUESTION_PATHS = ("/v1/videoqa", "/v1/chat/completions")
+"""Refused before their bodies are read where no question is let in."""
 FORM_BYTES = 1 << 20
 """Of a body besides its video: question, options, boundaries."""
 logger = logging.getLogger("ray.serve")
@@ -34,8 +37,10 @@ logger = logging.getLogger("ray.serve")
 class Guard:
     """Around an application. keys: bearer keys; empty: none is needed."""
 
-    def __init__(self, app: ASGIApp, *, keys: Sequence[str], limits: Limits, numbers: IngressMetrics):
-        self.app, self.keys, self.numbers = app, tuple(keys), numbers
+    def __init__(
+        self, app: ASGIApp, *, keys: Sequence[str], limits: Limits, numbers: IngressMetrics, admission: Admission
+    ):  # fmt: skip
+        self.app, self.keys, self.numbers, self.admission = app, tuple(keys), numbers, admission
         self.max_bytes = limits.max_bytes * 4 // 3 + FORM_BYTES  # base64 in a data: URI takes 4 characters for 3 bytes
         self.seconds, self.bodies = limits.request_timeout_seconds, BodyBudget(limits)
 
@@ -69,6 +74,8 @@ class Guard:
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self.max_bytes:
             raise _too_large(self.max_bytes)
+        if scope["method"] == "POST" and path in QUESTION_PATHS:
+            self.admission.check()
 
 
 class _Exchange:
@@ -118,8 +125,8 @@ class _Exchange:
 
 
 def _endpoint(scope: Scope) -> str:
-    route = scope.get("route")
-    return getattr(route, "path", "other")
+    path = scope["path"]
+    return getattr(scope.get("route"), "path", path if path in QUESTION_PATHS else "other")
 
 
 def _too_large(most: int) -> ServeError:
