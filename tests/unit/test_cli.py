@@ -78,6 +78,9 @@ def test_help_is_quick_and_names_every_verb():
     assert min(took) < 0.5, f"cluenet --help took {min(took):.2f} s"
     for verb in [
         "run",
+        "grid",
+        "submit",
+        "diagnose",
         "prepare",
         "train",
         "evaluate",
@@ -94,8 +97,8 @@ def test_help_is_quick_and_names_every_verb():
         assert f"\n  {verb} " in result.stdout
 
 
-def test_verbs_that_do_not_exist_yet_are_no_verbs(call: Call):
-    for verb in ("grid", "submit", "diagnose"):
+def test_what_is_no_verb_is_said(call: Call):
+    for verb in ("gird", "annotate"):
         code, _, error = call(verb)
         assert code == 2
         assert f"No such command '{verb}'" in error
