@@ -53,8 +53,9 @@ def test_a_recipe_is_validated_and_planned(installed: Environment, tmp_path: Pat
 
 
 def test_the_report_finds_its_template(installed: Environment, tmp_path: Path):
-    code = "from cluenet.report.build import _environment; print(_environment().list_templates())"
+    code = "from cluenet.report.page import environment; print(environment().list_templates())"
     result = subprocess.run(
         [str(installed.python), "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
     )
-    assert "report.html.j2" in result.stdout
+    for name in ("report.html.j2", "sections/examples.html.j2", "style.css", "charts.js"):
+        assert name in result.stdout
