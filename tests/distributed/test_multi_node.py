@@ -184,7 +184,7 @@ import ray
 ray.init(sys.argv[1], logging_level="ERROR", log_to_driver=False)
 while True:
     alive = sum(node["Alive"] for node in ray.nodes())
-    print(alive, flush=True)
+    print("nodes", alive, flush=True)
     time.sleep(0.5)
 """
 
@@ -236,7 +236,9 @@ def test_nodes_come_with_the_work_and_go_without_it(folder: Path, growing: str):
     )  # fmt: skip
 
     def now() -> int:
-        counts.append(int(watcher.stdout.readline()))
+        counts.append(
+            next(int(line.split()[1]) for line in watcher.stdout if line.startswith("nodes "))
+        )  # Ray speaks, too
         return counts[-1]
 
     try:
