@@ -25,10 +25,10 @@ class Handle:
     """Of a deployment: every call meets the next of `fates`, which is raised, or returned, or yielded from."""
 
     def __init__(self, *fates: Any):
-        self.fates, self.sessions = list(fates), []
+        self.fates, self.set = list(fates), {}
 
     def options(self, **options: Any) -> Handle:
-        self.sessions.append(options.get("session_id"))
+        self.set |= options
         return self
 
     @property
@@ -92,7 +92,18 @@ def test_full_replicas_are_told_to_the_client() -> None:
 def test_questions_are_sent_to_the_replica_of_their_clip() -> None:
     engine = Handle("answer")
     asyncio.run(backend(engine)[0].ask(ASKED, None))
-    assert engine.sessions == ["key"]
+    assert engine.set["session_id"] == "key"
+
+
+def test_frames_go_through_the_object_store_and_questions_alone_do_not() -> None:
+    engine = Handle("answer", "answer", ["answer"])
+    made, _ = backend(engine)
+    asyncio.run(made.ask(ASKED, "frames"))
+    assert engine.set["_by_reference"]
+    asyncio.run(made.ask(ASKED, None))
+    assert not engine.set["_by_reference"]
+    asyncio.run(_all(made))
+    assert engine.set == {"session_id": "key", "_by_reference": False, "stream": True}
 
 
 def test_a_clip_is_decoded_once_more() -> None:

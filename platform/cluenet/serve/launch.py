@@ -20,7 +20,7 @@ from cluenet.serve.arguments import APP, AppArgs
 
 LESS_OVERHEAD = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000", "RAY_SERVE_LOG_TO_STDERR": "0",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000", "RAY_SERVE_LOG_TO_STDERR": "0", "RAY_SERVE_PROXY_USE_GRPC": "1",
 }  # fmt: skip
 """Of Ray Serve 2.60, whose defaults guard against code that blocks, which ours does not; docs/serving.md has what they save."""
 

@@ -42,18 +42,21 @@ class RayBackend:
         self, engine: DeploymentHandle, decoding: DeploymentHandle, *, others: Callable[[], DeploymentHandle],
         retried: Callable[[], None] = lambda: None,
     ):  # fmt: skip
-        self._engine, self._decoding, self._ingress, self._retried = engine, decoding, others, retried
+        self._engine, self._ingress, self._retried = engine, others, retried
+        self._decoding = decoding.options(
+            _by_reference=True
+        )  # it answers with a reference, whatever the cluster's default
 
     async def ask(self, asked: Asked, frames: Any) -> EngineReply:
         """`frames`: what `decode` returned; FramesWanted where they are lost."""
-        engine = self._engine.options(session_id=asked.clip.key)
+        engine = self._engine_of(asked, frames)
         try:
             return await self._once_more(lambda: engine.ask.remote(asked, frames))
         except ObjectLostError:
             return FramesWanted()
 
     async def stream(self, asked: Asked, frames: Any) -> AsyncIterator[str | EngineReply]:
-        engine, started = self._engine.options(session_id=asked.clip.key, stream=True), False
+        engine, started = self._engine_of(asked, frames).options(stream=True), False
         for last in (False, True):
             try:
                 async for item in engine.stream.remote(asked, frames):
@@ -72,6 +75,10 @@ class RayBackend:
 
     async def decode(self, clip: ClipRef, content: bytes | None) -> Any:
         return await self._once_more(lambda: self._decoding.decode.remote(clip, content))
+
+    def _engine_of(self, asked: Asked, frames: Any) -> DeploymentHandle:
+        """A question alone goes by gRPC, which costs less than a call of an actor; frames go through the object store."""
+        return self._engine.options(session_id=asked.clip.key, _by_reference=frames is not None)
 
     async def metrics(self) -> list[Part]:
         """Of every replica that answers in time."""
