@@ -38,6 +38,8 @@ class DeepSpeedStrategy(Strategy):
         config = deepspeed_config(setup.train, setup.stage, world_size=setup.group.size)
         self.wrapped = self._engine = _engine(model, _only(self._declared, self._used), config, setup.group.device)
         self._peaks = [group["lr"] for group in self._engine.optimizer.param_groups]
+        if self._sharded:
+            _gather_with_the_model(model)
         self._start_moments()
 
     def backward(self, loss: Tensor) -> None:
@@ -138,6 +140,17 @@ class DeepSpeedStrategy(Strategy):
 
     def close(self) -> None:
         self._engine.destroy()
+
+
+def _gather_with_the_model(model: ClueNet) -> None:
+    """The clue parts, whose methods are called past their `forward`. DeepSpeed would think that their weights belong to the module
+    that is in its forward pass when one is first read. After a pass that stopped at the clue layer that is, as it sees it, this
+    layer, and with its recomputation it would take them away before their gradients are there."""
+    import deepspeed
+
+    for name, parameter in model.named_parameters():
+        if not name.startswith("vlm."):
+            deepspeed.zero.register_external_parameter(model, parameter)
 
 
 def _only(optimizer: torch.optim.Optimizer, used: set[int]) -> torch.optim.AdamW:
