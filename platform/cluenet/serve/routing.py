@@ -74,7 +74,9 @@ class RayBackend:
                 self._retried()
 
     async def decode(self, clip: ClipRef, content: bytes | None) -> Any:
-        return await self._once_more(lambda: self._decoding.decode.remote(clip, content))
+        """By an actor's call whatever the cluster's default is: the reply is a reference."""
+        decoding = self._decoding.options(_by_reference=True)
+        return await self._once_more(lambda: decoding.decode.remote(clip, content))
 
     def _engine_of(self, asked: Asked, frames: Any) -> DeploymentHandle:
         """A question alone goes by gRPC, which costs less than a call of an actor; frames go through the object store."""
