@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -68,22 +68,37 @@ def connect(address: str | None = None, *, verbose: bool = False, plugins: Itera
 
 
 def _join(address: str, *, verbose: bool, plugins: tuple[str, ...]) -> None:
-    if not verbose:  # Ray's core writes errors that are none straight to the terminal, into the live table
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(
-            address=address,
-            log_to_driver=verbose,
-            logging_level=logging.INFO if verbose else logging.ERROR,
-            runtime_env=runtime_env(remote=address != "local", plugins=plugins),
-            **local,
-        )
+        with nullcontext() if verbose else _silent_core():
+            ray.init(
+                address=address,
+                log_to_driver=verbose,
+                logging_level=logging.INFO if verbose else logging.ERROR,
+                runtime_env=runtime_env(remote=address != "local", plugins=plugins),
+                **local,
+            )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         what = "a local Ray cannot be started" if address == "local" else f"Ray cluster {address!r} refuses us"
         raise ClusterError(f"{what}: {error}. With --verbose Ray's own messages are shown.") from error
+
+
+@contextmanager
+def _silent_core() -> Iterator[None]:
+    """Ray's core writes to the terminal past Python: that its log level was set, while it starts, and later errors that are
+    none, into the middle of a live table."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    sys.stderr.flush()
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(nowhere)
 
 
 def _check_kind(address: str) -> None:

@@ -184,3 +184,19 @@ def test_a_cluster_that_grows_by_itself_counts_as_what_it_may_become(
             cluster.require(workers=8, cpu=0, gpu=1)
     else:
         cluster.require(workers=8, cpu=0, gpu=1)
+
+
+# ------------------------------------------------------------------------------------------------- what is seen
+
+
+def test_what_rays_core_writes_past_python_is_not_seen(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "x")  # so that it is put back
+    monkeypatch.delenv("RAY_BACKEND_LOG_LEVEL")
+    with pytest.raises(ConnectionError), cluster._silent_core():
+        os.write(2, b"Set ray log level\n")
+        assert os.environ["RAY_BACKEND_LOG_LEVEL"] == "fatal"
+        raise ConnectionError
+    os.write(2, b"seen\n")
+    assert capfd.readouterr().err == "seen\n"
