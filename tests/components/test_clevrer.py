@@ -288,7 +288,10 @@ def test_a_bad_scene_is_one_row(written: Callable[[Scenes], Path], change: dict[
 
 
 def test_repeated_ids_name_both_places(written: Callable[[Scenes], Path]) -> None:
-    with pytest.raises(DataError, match=r"train.json: item 1 and item 2 have the same scene_index, question_id and choice_id: 0_0. Remove one"):
+    with pytest.raises(
+        DataError,
+        match=r"train.json: item 1 and item 2 have the same scene_index, question_id and choice_id: 0_0. Remove one",
+    ):
         rows(written([scene("train", 0), scene("train", 0)]))
     changed = scene("train", 0)
     changed["questions"][5]["choices"][1]["choice_id"] = 0
