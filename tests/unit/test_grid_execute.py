@@ -10,7 +10,7 @@ import pytest
 
 from cluenet.folders import atomic_write_json
 from cluenet.grid.account import Account, Outcome
-from cluenet.grid.demand import Demand
+from cluenet.grid.demand import MOST_AT_ONCE, Demand, whole_of
 from cluenet.grid.execute import Execution
 from cluenet.grid.graph import Graph, Key, Node
 from cluenet.recipe import Recipe
@@ -132,3 +132,11 @@ def test_an_account_of_another_grid_is_read_again(tmp_path):
     atomic_write_json(tmp_path / "steps.json", {"stage1 a": {"seconds": 3.0, "error": "old", "attempts": 1}})
     run(graph(node("stage1", "a")), Pretended(Demand(1, 0)), tmp_path)
     assert Account(tmp_path).error(("stage1", "a")) == ""
+
+
+def test_a_cluster_that_grows_nobody_knows_how_far_has_room():
+    """Its head has no CPU when a grid starts."""
+    whole = whole_of(None)
+    assert whole == Demand(MOST_AT_ONCE, MOST_AT_ONCE)
+    assert Demand(8, 8).fits(whole)
+    assert not Demand(1, 0).fits(whole_of({"node:a": 1.0}))

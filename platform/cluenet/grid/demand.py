@@ -29,8 +29,14 @@ class Demand:
         return Demand(self.cpu - other.cpu, self.gpu - other.gpu)
 
 
-def whole_of(resources: Mapping[str, float]) -> Demand:
-    """Of a cluster's resources."""
+MOST_AT_ONCE = 64.0
+"""CPUs, and GPUs, that steps together ask for on a cluster that grows nobody knows how far."""
+
+
+def whole_of(resources: Mapping[str, float] | None) -> Demand:
+    """Of a cluster's resources, as `ray_data.capacity` tells them."""
+    if resources is None:
+        return Demand(MOST_AT_ONCE, MOST_AT_ONCE)
     return Demand(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
 
 
