@@ -15,6 +15,7 @@ from cluenet.evaluate.evaluator import evaluate
 from cluenet.evaluate.files import read_samples
 from cluenet.evaluate.results import summarise
 from cluenet.evaluate.samples import View, sample_of
+from cluenet.metrics import biases, filtering
 from cluenet.model.clues import ClueStates
 from cluenet.model.diagnostics import KS, diagnose, energy, named, paired, top_ids
 from cluenet.model.interventions import intervene
@@ -22,7 +23,7 @@ from cluenet.model.utilities import exact_utilities
 from cluenet.plugins import load_components
 from cluenet.records import Box, Clue, Example, VideoRef
 from cluenet.registry import register
-from cluenet.report.build import build_report, diagnostics
+from cluenet.report.build import build_report
 from helpers.evaluation import Silent, model_folder, prepared_test, recipe
 from helpers.models import clip, example, tiny_model
 
@@ -341,9 +342,9 @@ def test_both_blocks_follow_from_samples_jsonl_and_stand_in_the_report(tmp_path)
     assert again["filter"] == results["filter"]
     assert set(results["biases"]) == {"perception", "cognition", "proximity"}
     page = html.unescape(build_report(tmp_path).read_text())
-    lines = diagnostics(results)
+    lines = [*biases.headlines(results["biases"]), *filtering.headlines(results["filter"])]
     assert len(lines) > 6
     assert all(f'data-value="{found["value"]}"' in page and words in page for words, _, found, _ in lines)
+    assert "decoder layer" in page
     for point in results["biases"]["cognition"]:
-        assert f"top {point['k']} of its region" in page
-        assert f"after layer {point['layer']}" in page
+        assert f"layer {point['layer']}: {100 * point['rate']['value']:.1f}" in page

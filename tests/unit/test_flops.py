@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from cluenet.folders import read_manifest, write_manifest
-from cluenet.report.build import training_flops
+from cluenet.report.facts import Step, steps
 from cluenet.run import Run
 from cluenet.train import stepping
 from cluenet.train.flops import counted
@@ -122,5 +124,5 @@ def test_the_run_and_its_report_show_them(tmp_path):
     }  # fmt: skip
     assert run.steps()["stage2"] == {"seconds": 0.0, "attempts": 0}
     assert "flops" not in (tmp_path / "steps.json").read_text()
-    steps = {**run.steps(), "stage2": {"flops_per_step": 5, "flops": 10}}
-    assert training_flops(steps) == "stage1 1.2e+04 (30 per step, shared from other-1), stage2 10 (5 per step)"
+    shown = steps(SimpleNamespace(manifest={"steps": run.steps()}))
+    assert shown == [Step("stage1", 0.0, 12_000, 30, "other-1")]  # stage 2 took no time
