@@ -247,11 +247,11 @@ def test_four_times_what_it_can_do(deploy, videos: list[Path], say) -> None:
 def test_a_replica_that_is_killed_under_load_leaves_nothing_unanswered(deploy, videos: list[Path], say) -> None:
     url, asked = deploy(2, limits={"max_waiting": CLIENTS}), work(videos, 500)
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(load, url, asked, OVERLOAD * CLIENTS)
+        running = pool.submit(load, url, asked, rate=OVERLOAD * CLIENTS)
         time.sleep(2)
         ray.kill(next(iter(replicas("Engine").values())))
         found = running.result()
-    say(f"{len(asked)} requests of {OVERLOAD * CLIENTS} clients, an engine killed: {counts(found)}")
+    say(f"{len(asked)} requests, {OVERLOAD * CLIENTS} per second, an engine killed: {counts(found)}")
     assert len(found.answers) == len(asked)
     assert set(counts(found)) <= {200, 429, 503}
     assert found.count(200)

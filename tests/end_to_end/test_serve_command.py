@@ -1,4 +1,5 @@
-"""`cluenet serve` as a user runs it: it says where it is, answers there, and ends at Ctrl-C without a trace."""
+"""`cluenet serve` as a user runs it: it says where it is, answers there, and ends at Ctrl-C without a trace. And the config that it
+exports, deployed by Ray's own `serve`."""
 
 from __future__ import annotations
 
@@ -7,16 +8,26 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
+import yaml
 
+from cluenet.serve.arguments import APP
 from helpers.environments import ROOT
 from helpers.evaluation import model_folder, recipe
 from helpers.serving import OPTIONS, SMALL, free_port, write_noise
 
 SECONDS = 240
+CLUSTER = """
+import sys, ray
+ray.init(address="local", num_cpus=2, include_dashboard=True, dashboard_port=int(sys.argv[1]), log_to_driver=False)
+print("started", flush=True)
+sys.stdin.read()
+"""
+"""A Ray with a dashboard, until its standard input is closed."""
 
 
 def command(folder: Path, port: int, *more: str) -> list[str]:
@@ -83,3 +94,61 @@ def test_what_cannot_be_served_is_said(tmp_path: Path) -> None:
         assert found.returncode == 2
         assert words in found.stderr
         assert "Traceback" not in found.stderr
+
+
+# ----------------------------------------------------------------------------------------------- on a cluster
+
+
+@pytest.fixture
+def dashboard() -> Iterator[str]:
+    """URL of a cluster's dashboard."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"started\n"
+    yield f"http://127.0.0.1:{port}"
+    process.stdin.close()
+    assert process.wait(SECONDS) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_it_exports_is_deployed_by_ray_serve(tmp_path: Path, dashboard: str) -> None:
+    folder, video, port = (
+        model_folder(tmp_path / "model", recipe=recipe()),
+        write_noise(tmp_path / "v.mp4"),
+        free_port(),
+    )
+    config = tmp_path / "serve.yaml"
+    run(*command(folder, port, f"serve.allowed_roots=[{tmp_path}]", "--export", str(config)))
+    run(sys.executable, "-m", "ray.serve.scripts", "deploy", str(config), "-a", dashboard)
+    answers_at(url := f"http://127.0.0.1:{port}")
+    body = {"question": "which one hits red ?", "options": OPTIONS, "video_url": video.as_uri()}
+    response = httpx2.post(f"{url}/v1/videoqa", json=body, timeout=SECONDS)
+    assert response.status_code == 200, response.text
+    assert response.json()["answer"] in OPTIONS
+    status = yaml.safe_load(run(sys.executable, "-m", "ray.serve.scripts", "status", "-a", dashboard))
+    assert status["applications"][APP]["status"] == "RUNNING"
+    assert set(status["applications"][APP]["deployments"]) == {"Ingress", "Decoding", "Engine"}
+
+
+def run(*arguments: str) -> str:
+    """Its standard output."""
+    found = subprocess.run(arguments, capture_output=True, text=True, env=environment(), timeout=SECONDS, check=False)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def answers_at(url: str) -> None:
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        try:
+            if httpx2.get(f"{url}/health", timeout=SECONDS).status_code == 200:
+                return
+        except httpx2.TransportError:
+            pass
+        time.sleep(0.5)
+    raise AssertionError(f"{url} does not answer")
