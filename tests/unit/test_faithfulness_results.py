@@ -238,6 +238,7 @@ def test_report_and_terminal_show_every_headline(run: tuple[str, Path]) -> None:
     text = console.export_text()
     lines = list(headlines(results["faithfulness"]))
     assert len(lines) >= 2
+    assert "fake-test: faithfulness" in page
     for words, _, estimate in lines:
         assert f'data-value="{estimate["value"]}"' in page
         assert words in text
@@ -252,4 +253,6 @@ def test_without_the_setting_nothing_is_added(tmp_path: Path, prepared: Path) ->
     )
     assert "faithfulness" not in found["fake-test"]
     assert not any("faithfulness" in line for line in read_samples(tmp_path / "evaluation/fake-test"))
-    assert "Do answers rest" not in build_report(tmp_path).read_text()
+    page = build_report(tmp_path).read_text()
+    assert "<code>evaluate.faithfulness: true</code> measures it" in page
+    assert "fake-test: faithfulness" not in page
