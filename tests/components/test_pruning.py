@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cluenet.config.pruning import FASTV_LAYER, pruning_of
+from cluenet.diagnose.questions import _asking
 from cluenet.errors import CluenetError
 from cluenet.evaluate.evaluator import evaluate
 from cluenet.folders import read_manifest
@@ -368,3 +369,4 @@ def test_results_say_how_many_tokens_were_seen(tmp_path) -> None:
     assert results["tokens"]["visual"] > results["tokens"]["seen"]
     (manifest,) = [read_manifest(one) for one in (tmp_path / "out").iterdir()]
     assert manifest["pruning"] == {"name": "two_pass", "keep": 0.2, "by": "clues", "layer": None, "seed": 0}
+    assert _asking(manifest).pruning == {"name": "none"}  # diagnostics are of the whole video

@@ -77,13 +77,13 @@ class Kept(Section):
 class TwoPass(Kept):
     """The kept tokens go through the decoder once more, at their positions: nothing of the others is left in them."""
 
-    name: Literal["two_pass"] = "two_pass"  # type: ignore[assignment]
+    name: Literal["two_pass"] = "two_pass"
 
 
 class KvSelect(Kept):
     """The kept tokens' rows of the clip's key-value cache: no second pass, but they have read the others before."""
 
-    name: Literal["kv_select"] = "kv_select"  # type: ignore[assignment]
+    name: Literal["kv_select"] = "kv_select"
 
 
 Pruning: TypeAlias = Annotated[NoPruning | TwoPass | KvSelect, Choice("pruning", NoPruning, TwoPass, KvSelect)]
