@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,8 +47,11 @@ def write_blocks(folder: Path, count: int, *, seed: int = 0) -> list[Path]:
 
 
 def work(videos: Sequence[Path], count: int) -> Asked:
-    """So many questions, about one video after the other."""
-    return [(videos[n % len(videos)], f"which one hits {OPTIONS[n % 3]} {n} ?") for n in range(count)]
+    """So many questions, as many about each video, in no order: over HTTP none is kept, and a batch with as many questions about
+    each of its clips has less padding than others."""
+    asked = [(videos[n % len(videos)], f"which one hits {OPTIONS[n % 3]} {n} ?") for n in range(count)]
+    random.Random(0).shuffle(asked)
+    return asked
 
 
 def questions_of(model: Path, asked: Asked) -> list[Question]:
