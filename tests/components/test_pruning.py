@@ -14,9 +14,10 @@ from cluenet.diagnose.questions import _asking
 from cluenet.errors import CluenetError
 from cluenet.evaluate.evaluator import evaluate
 from cluenet.folders import read_manifest
-from cluenet.model import pruning
+from cluenet.model import chains, pruning
 from cluenet.model.batch import Batch
 from cluenet.model.checkpoint import load_model
+from cluenet.model.engine import answering
 from cluenet.model.engine.clips import watch
 from cluenet.model.engine.engine import Engine, Question
 from cluenet.model.generate import Writing
@@ -39,6 +40,12 @@ KINDS = {
 }  # fmt: skip
 CLIPS = {"a": clip(0), "b": clip(1, frames=7), "c": clip(2, height=48)}
 OPEN = {"options": (), "answer": None, "clues": None}
+
+
+@pytest.fixture(autouse=True)
+def short_chains(monkeypatch) -> None:
+    for module in (chains, answering):
+        monkeypatch.setattr(module, "MOST_CHAIN_TOKENS", 6)
 
 
 def how(name: str, **settings):
