@@ -215,7 +215,9 @@ def test_rows_without_an_id_are_quarantined_under_their_number(home: Path) -> No
 
 def test_files_that_are_wrong_as_a_whole_are_errors(home: Path) -> None:
     write(home, first(), first())
-    with pytest.raises(DataError, match=r"STAR_val.json: item 1 and item 2 have the same question_id: Sequence_T2_QX7ZT1"):
+    with pytest.raises(
+        DataError, match=r"STAR_val.json: item 1 and item 2 have the same question_id: Sequence_T2_QX7ZT1"
+    ):
         rows(home)
     (home / "STAR_val.json").write_text((home / "STAR_val.json").read_text()[:-9])
     with pytest.raises(DataError, match=r"STAR_val.json: starts as a JSON list but is not valid JSON"):

@@ -132,7 +132,9 @@ class TestAccounts:
         assert [row["id"] for row in rows] == ["row 9", "bad0", "bad1", "bad2", "bad3", "bad4", "bad7", "bad8"]
         assert {row["reader"] for row in rows[1:]} == {"logged"}
         assert "nowhere.mp4" in rows[5]["detail"]
-        assert [row["id"] for row in rows if row["hidden"]] == ["bad7"], "its answer is not public, so it counts nowhere"
+        assert [row["id"] for row in rows if row["hidden"]] == ["bad7"], (
+            "its answer is not public, so it counts nowhere"
+        )
 
     def test_every_file_is_opened_once_for_all_its_clips(self, folder: Path) -> None:
         paths = openings(folder.parents[2] / "openings.log")
