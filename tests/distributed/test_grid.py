@@ -121,6 +121,7 @@ def test_a_failed_cell_is_tried_again_and_reported_and_the_others_go_on(shared, 
     assert [step["attempts"] for step in failed] == [2]
 
 
+@pytest.mark.slow
 def test_trainers_of_two_workers_take_turns_with_small_cells_on_two_cpus(shared, tmp_path):
     """Ray Train inside a task: the trainer starts when both of its workers have room, so that nobody waits for ever."""
     paired = {"workers": [{"label": "one"}, {"label": "two", "set": {"train.workers": 2, "train.stage1.lr": 0.002}}]}
