@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from cluenet.clusterfiles import clouds, kuberay, launcher
 from cluenet.errors import RecipeError
 from helpers.environments import ROOT
 
+TOOLS = Path(sys.executable).parent  # linters that the development extra brings
 CLUSTERS = ROOT / "clusters"
 LAUNCHER = sorted(CLUSTERS.glob("*.yaml"))
 KUBERAY = sorted((CLUSTERS / "kuberay").glob("*.yaml"))
@@ -96,7 +98,7 @@ def test_every_setting_of_a_cloud_file_has_its_reason():
 
 def test_the_dockerfile_passes_its_linter_and_has_both_images():
     file = CLUSTERS / "Dockerfile"
-    found = subprocess.run(["hadolint", str(file)], capture_output=True, text=True, check=False)
+    found = subprocess.run([str(TOOLS / "hadolint"), str(file)], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stdout) == (0, "")
     text = file.read_text()
     assert re.findall(r"^FROM \S+ AS (\w+)$", text, re.MULTILINE) == ["cpu", "cuda"]
@@ -114,7 +116,7 @@ RUNS = 'while [[ $1 != -- ]]; do shift; done; shift; "$@"'
 
 
 def test_the_slurm_script_passes_its_linters():
-    for command in (["bash", "-n", str(SCRIPT)], ["shellcheck", str(SCRIPT)]):
+    for command in (["bash", "-n", str(SCRIPT)], [str(TOOLS / "shellcheck"), str(SCRIPT)]):
         found = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (found.returncode, found.stdout + found.stderr) == (0, "")
 
