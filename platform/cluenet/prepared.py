@@ -280,6 +280,17 @@ class PreparedSet:
         """All questions, in the dataset's order."""
         return [Example.from_row(row) for row in self._questions.to_pylist()]
 
+    def known_answers(self) -> Iterator[tuple[str, str, int | None]]:
+        """(question type, right answer in words, its place among the options, None without options), of every question
+        whose answer is known."""
+        names = ["type", "options", "answer_index", "answer_text"]
+        for batch in self._questions.select(names).to_batches(max_chunksize=QUESTIONS_PER_PART):
+            for kind, options, place, words in zip(*(batch[name].to_pylist() for name in names)):
+                if place is not None:
+                    yield kind, options[place], place
+                elif words is not None:
+                    yield kind, words, None
+
     @cached_property
     def _questions(self) -> pa.Table:
         folder = self.folder / "questions"

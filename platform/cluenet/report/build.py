@@ -10,7 +10,7 @@ from cluenet.metrics import biases, filtering
 from cluenet.metrics.faithfulness import headlines
 from cluenet.report import diagnosed, faithful, training
 from cluenet.report.accuracy import ROW_WORDS, test_set
-from cluenet.report.balance import balance
+from cluenet.report.balance import balances
 from cluenet.report.charts import Chart
 from cluenet.report.examples import choose
 from cluenet.report.facts import changes, facts, policy, speed, steps
@@ -41,6 +41,7 @@ def context(run: RunData, baseline: RunData | None, look: Looking) -> dict[str, 
         "sets": [test_set(evaluation, baseline) for evaluation in run.evaluations], "row_words": ROW_WORDS,
         "stages": training.stages(run.log), "steps": steps(run), "accounts": accounts(run), "policy": policy(run),
         "examples": views(run, choose(run.evaluations), look), "diagnosed": diagnosed.read_diagnosed(run),
+        "balances": balances(run),
         "headlines": headlines, "bias_lines": biases.headlines, "filter_lines": filtering.headlines, **_by_set(run),
     }  # fmt: skip
 
@@ -55,7 +56,6 @@ def _by_set(run: RunData) -> dict[str, Any]:
         "lenses": {one.name: _lens(one) for one in every},
         "tokens": [chart for one in every if (chart := faithful.accuracy_by_tokens(one))],
         "speeds": [speed(one) for one in every],
-        "balances": {one.name: balance(one) for one in every},
     }
 
 

@@ -112,6 +112,7 @@ class Account:
 
     split: str
     name: str
+    folder: Path
     manifest: Mapping[str, Any]
     problem: str = ""
 
@@ -136,6 +137,7 @@ def _account(split: str, folder: Path) -> Account:
     try:
         manifest = read_manifest(folder)
     except CluenetError as error:
-        return Account(split, folder.name, {}, str(error))
+        return Account(split, folder.name, folder, {}, str(error))
     dataset = manifest.get("dataset", {})
-    return Account(split, f"{dataset.get('name', folder.name)} {dataset.get('split', '')}".strip(), manifest)
+    name = f"{dataset.get('name', folder.name)} {dataset.get('split', '')}".strip()
+    return Account(split, name, folder, manifest)
