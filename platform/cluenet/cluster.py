@@ -71,16 +71,17 @@ def _join(address: str, *, verbose: bool, plugins: tuple[str, ...]) -> None:
     import ray
 
     local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    environment = runtime_env(remote=address != "local", plugins=plugins)
     try:
         with nullcontext() if verbose else _silent_core():
             ray.init(
                 address=address,
                 log_to_driver=verbose,
                 logging_level=logging.INFO if verbose else logging.ERROR,
-                runtime_env=runtime_env(remote=address != "local", plugins=plugins),
+                runtime_env=environment,
                 **local,
             )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except Exception as error:  # a node that is too slow to start is a bare Exception of Ray
         what = "a local Ray cannot be started" if address == "local" else f"Ray cluster {address!r} refuses us"
         raise ClusterError(f"{what}: {error}. With --verbose Ray's own messages are shown.") from error
 

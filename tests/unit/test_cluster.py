@@ -70,6 +70,18 @@ def test_refusals_are_translated(silent_port: int, stderr: str, message: str, mo
         cluster.connect(f"127.0.0.1:{silent_port}")
 
 
+def test_a_local_ray_that_is_too_slow_to_start(monkeypatch: pytest.MonkeyPatch):
+    import ray
+
+    def too_slow(**_: object) -> None:
+        raise Exception("The current node timed out during startup")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", too_slow)
+    with pytest.raises(ClusterError, match="a local Ray cannot be started: The current node timed out"):
+        cluster.connect()
+
+
 def test_a_token_at_hand_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):

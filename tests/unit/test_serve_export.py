@@ -118,10 +118,17 @@ def test_the_command_writes_a_config(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_what_can_never_start_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
+    from cluenet import ray_data
 
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
+    monkeypatch.setattr(ray_data, "capacity", lambda: {"CPU": 1.0})
     launch._check_room(ServeSection.model_validate({"engine": {"cpu": 0.25}}))
     for section, what in (({"engine": {"cpu": 4}}, "4.75 CPU"), ({"engine": {"cpu": 0.1, "gpu": 1}}, "1 GPU")):
         with pytest.raises(ClusterError, match=what):
             launch._check_room(ServeSection.model_validate(section))
+
+
+def test_a_cluster_that_grows_without_saying_how_far_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cluenet import ray_data
+
+    monkeypatch.setattr(ray_data, "capacity", lambda: None)
+    launch._check_room(ServeSection.model_validate({"engine": {"cpu": 4}}))

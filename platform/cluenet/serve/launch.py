@@ -95,16 +95,18 @@ def start(args: AppArgs) -> None:
 
 
 def _check_room(section: ServeSection) -> None:
-    """Ray would wait for ever for CPUs that are not there."""
-    import ray
+    """Ray would wait for ever for CPUs that are not there. On a cluster that grows by itself the largest size counts."""
+    from cluenet.ray_data import capacity
 
-    have = ray.cluster_resources()
+    have = capacity()
+    if have is None:
+        return
     for name, key in (("CPU", "cpu"), ("GPU", "gpu")):
         parts = {part: getattr(section, part) for part in ("ingress", "decoding", "engine")}
         need = sum(getattr(one, key) * max(1, one.autoscaling.min_replicas) for one in parts.values())
         if need > have.get(name, 0):
             raise ClusterError(
-                f"the endpoint needs {need:g} {name} at least and the cluster has {have.get(name, 0):g}. Lower "
+                f"the endpoint needs {need:g} {name} at least and the cluster has {have.get(name, 0):g} at most. Lower "
                 f"serve.<{'|'.join(parts)}>.{key} or autoscaling.min_replicas, or join a larger cluster (--address)."
             )
 
