@@ -73,8 +73,8 @@ class Progress:
         self._first = self._first or (self.done, time.monotonic())
         if self._view:
             self._view.update(self)
-        elif time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
-            self._print()
+        elif self.done != self.total and time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
+            self._print()  # the last line is written at the end, once
 
     def update(self, done: int, total: int | None = None, **values: float) -> None:
         """The same for a source that knows the absolute count."""

@@ -37,6 +37,15 @@ def test_lines_come_every_few_seconds_and_at_the_end(clock: Clock):
     assert lines[-1].startswith("Decoding 30/40 clips, 2 clips/s")
 
 
+def test_the_last_line_is_written_once(clock: Clock):
+    stream = io.StringIO()
+    with Progress("Decoding", 2, "videos", stream=stream) as shown:
+        for _ in range(2):
+            clock.now += 6
+            shown.advance()
+    assert [line.split(",")[0] for line in stream.getvalue().splitlines()] == ["Decoding 1/2 videos", "Decoding 2/2 videos"]
+
+
 def test_ctrl_c_shows_how_far_it_came(clock: Clock):
     stream = io.StringIO()
     with pytest.raises(KeyboardInterrupt), Progress("Training", 9, "steps", stream=stream) as shown:
