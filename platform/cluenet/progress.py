@@ -77,8 +77,10 @@ class Progress:
             self._print()  # the last line is written at the end, once
 
     def update(self, done: int, total: int | None = None, **values: float) -> None:
-        """The same for a source that knows the absolute count."""
+        """The same for a source that knows the absolute count, which may go back to where a new attempt starts."""
         self.total = self.total if total is None else total
+        if done < self.done:
+            self._first = None
         self.advance(done - self.done, **values)
 
     @property

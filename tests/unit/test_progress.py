@@ -66,6 +66,15 @@ def test_update_takes_the_absolute_count(clock: Clock):
     assert shown.line() == "Pretraining 8/20 steps, 0.3 steps/s, 40 s left, loss 0.1235"
 
 
+def test_a_new_attempt_that_starts_further_back_has_its_own_rate(clock: Clock):
+    shown = Progress("Training", 400, "steps", stream=io.StringIO())
+    shown.update(250)
+    shown.update(200)
+    clock.now += 10
+    shown.update(210)
+    assert (shown.done, shown.rate) == (210, 1)
+
+
 def test_the_rate_counts_from_the_first_report(clock: Clock):
     """100 steps were done by an earlier attempt, and workers took 60 s to start."""
     shown = Progress("Training", 200, "steps", stream=io.StringIO())

@@ -259,7 +259,7 @@ def _follow(stage: str, log: Follower, display: Progress, stop: threading.Event)
     last = False
     while not last:
         last = stop.wait(SECONDS_BETWEEN_LOOKS)  # once more after the end
-        for line in log.new_lines():
-            if line["stage"] == stage:
-                scores = {"accuracy": line["validation/accuracy"]} if "validation/accuracy" in line else {}
-                display.update(line["step"], loss=line["loss"], **scores)
+        mine = [line for line in log.new_lines() if line["stage"] == stage]  # those of an earlier attempt come at once
+        if mine:
+            scores = [line["validation/accuracy"] for line in mine if "validation/accuracy" in line]
+            display.update(mine[-1]["step"], loss=mine[-1]["loss"], **({"accuracy": scores[-1]} if scores else {}))
