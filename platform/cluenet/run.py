@@ -80,6 +80,16 @@ class Run:
         reached = {"pretrain": "base", "stage1": "first_checkpoint", "stage2": "checkpoint", "evaluate": "results"}
         getattr(self, reached.get(step, step))
 
+    def train_until(self, stage: str, step: int) -> bool:
+        """`stage1` or `stage2` up to its optimiser step `step`, and those before it to their end; whether it is finished. Else it
+        is left with a checkpoint, and resumes as after an interruption."""
+        if stage == "stage1":
+            self._check_training()
+            self._stage(stage, None, pause_at=step)
+        else:
+            self._stage(stage, self.first_checkpoint, self.utilities, pause_at=step)
+        return finished(self.folder / stage)
+
     @cached_property
     def prepared(self) -> dict[str, list[Path]]:
         """Folders of the prepared sets by split. Raises RecipeError when a test set shares videos with the others."""
@@ -147,6 +157,11 @@ class Run:
     @cached_property
     def first_checkpoint(self) -> Path | None:
         """The best checkpoint of stage 1; None when it is not trained."""
+        self._check_training()
+        return self._stage("stage1", None)
+
+    def _check_training(self) -> None:
+        """What is wrong with training is said before the backbone is made, as far as it can be."""
         from cluenet.model.build import check_planned_tuning
         from cluenet.train.services import require
         from cluenet.train.supervision import supervision_of
@@ -157,8 +172,7 @@ class Run:
         self._require_memory()
         for stage in ("stage1", "stage2"):
             if getattr(self.recipe.train, stage).steps:
-                supervision_of(self.recipe, stage, self.prepared["train"])  # before the backbone: it costs nothing
-        return self._stage("stage1", None)
+                supervision_of(self.recipe, stage, self.prepared["train"])
 
     @cached_property
     def checkpoint(self) -> Path | None:
@@ -189,7 +203,9 @@ class Run:
         with self._timed("utilities"):
             return record(features)
 
-    def _stage(self, stage: str, init: Path | None, utilities: Path | None = None) -> Path | None:
+    def _stage(
+        self, stage: str, init: Path | None, utilities: Path | None = None, pause_at: int | None = None
+    ) -> Path | None:
         from cluenet.model.build import check_tuning
         from cluenet.train.trainer import train_stage
 
@@ -202,6 +218,7 @@ class Run:
             return train_stage(
                 self.recipe, stage, run=self.folder, base=base, prepared=self.prepared, init=init, address=address,
                 utilities=utilities, features=features, progress=self._progress, say=self._say, local=self._local,
+                pause_at=pause_at,
             )  # fmt: skip
 
         if finished(self.folder / stage) or not getattr(self.recipe.train, stage).steps:

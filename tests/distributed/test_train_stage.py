@@ -29,7 +29,7 @@ from cluenet.train.trackers import Follower, JsonLines, read_lines
 from cluenet.train.trainer import train_stage
 from helpers.models import base_folder, example
 from helpers.prepared import prepared_set
-from helpers.training import lines_of, recipe, weights_of
+from helpers.training import lines_of, optimizer_of, recipe, weights_of
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +43,10 @@ class Quiet:
     """A progress display that remembers what it was shown."""
 
     shown: list[tuple[int, dict[str, float]]]
+    total: int
 
     def __init__(self, title, total, unit):
-        type(self).shown, self.title = [], title
+        type(self).shown, type(self).total, self.title = [], total, title
 
     def __enter__(self):
         return self
@@ -57,10 +58,10 @@ class Quiet:
         self.shown.append((done, values))
 
 
-def train(settings: Recipe, sets, run: Path, *, stage="stage1", init=None, address="a" * 20, said=None):
+def train(settings: Recipe, sets, run: Path, *, stage="stage1", init=None, address="a" * 20, said=None, pause_at=None):
     return train_stage(
         settings, stage, run=run, base=base_folder(), prepared=sets, init=init, address=address, progress=Quiet,
-        say=[].append if said is None else said.append, local=True,
+        say=[].append if said is None else said.append, local=True, pause_at=pause_at,
     )  # fmt: skip
 
 
@@ -227,6 +228,31 @@ def test_ctrl_c_leaves_a_run_that_resumes_exactly(sets, tmp_path, stage):
     assert lines_of(tmp_path / "whole") == lines_of(tmp_path / "cut")
     assert cut.name == whole.name
     assert weights_of(cut) == weights_of(whole)
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_a_paused_stage_goes_on_to_the_same_weights(sets, tmp_path, stage):
+    """Pauses at a checkpoint, at none, and after a validation; the last step is no pause."""
+    settings = recipe(stage1={"steps": 8}, stage2={"steps": 8}, validation={"every": 4}, report_to=[])
+    whole = train(settings, sets, tmp_path / "whole", stage=stage)
+    for pause in (3, 5, 6):
+        assert train(settings, sets, tmp_path / "cut", stage=stage, pause_at=pause) is None
+        assert not finished(tmp_path / "cut" / stage)
+        assert (checkpoints.steps_of(tmp_path / "cut" / stage)[-1], len(lines_of(tmp_path / "cut"))) == (pause, pause)
+        assert (Quiet.total, Quiet.shown[-1][0]) == (pause, pause)
+    cut = train(settings, sets, tmp_path / "cut", stage=stage, pause_at=8)
+    assert cut.name == whole.name
+    last = [tmp_path / run / stage / "checkpoint-000008" for run in ("whole", "cut")]
+    assert weights_of(last[0]) == weights_of(last[1])
+    assert optimizer_of(last[0]) == optimizer_of(last[1])
+    assert lines_of(tmp_path / "whole") == lines_of(tmp_path / "cut")
+
+
+def test_a_stage_that_ends_before_its_pause_is_finished(sets, tmp_path, monkeypatch):
+    scores_of(monkeypatch, [0.2, 0.9])
+    settings = recipe(stage1={"steps": 20, "until": 0.8}, validation={"every": 2})
+    best = train(settings, sets, tmp_path, pause_at=6)
+    assert (best.name, read_manifest(tmp_path / "stage1")["steps"]) == ("checkpoint-000004", 4)
 
 
 def test_the_progress_display_follows(sets, tmp_path):

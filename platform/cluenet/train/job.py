@@ -22,6 +22,7 @@ class StageJob:
     address: str
     utilities: str | None = None  # folder of recorded utilities, for `filter_loss.source: offline`
     features: dict[str, str] = field(default_factory=dict)  # prepared set -> folder of its features, where it has some
+    pause_at: int | None = None  # the step after which it is left with a checkpoint, as an interruption leaves it
 
     @property
     def folder(self) -> Path:

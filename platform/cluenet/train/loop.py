@@ -38,7 +38,7 @@ from cluenet.train.validation import Validator, metrics_of
 
 
 def run_stage(job: StageJob, worker: Worker) -> None:
-    """Train the stage from its newest checkpoint, or from its start, to its manifest.
+    """Train the stage from its newest checkpoint, or from its start, to its manifest; or to `pause_at`, where it gets none.
 
     Raises CheckpointError, DataError, StorageError, CluenetError when the loss is no longer a number, and OtherWorkerError
     on the workers that are not to blame.
@@ -119,7 +119,7 @@ class _Loop:
         try:
             self._train()
             with self.group.together():
-                if self.group.first:
+                if self.group.first and self._ended():
                     write_manifest(self.job.folder, self._manifest())
         finally:
             self.trackers.close()
@@ -140,6 +140,11 @@ class _Loop:
                     self._save()
 
     def _over(self) -> bool:
+        """For this attempt."""
+        pause_at = self.job.pause_at
+        return self._ended() or (pause_at is not None and self.state.step >= pause_at)
+
+    def _ended(self) -> bool:
         return self.state.step >= self.stage.steps or self._stops_early() is not None
 
     def _stops_early(self) -> str | None:

@@ -44,9 +44,9 @@ def to_stderr(line: str) -> None:
 def train_stage(
     recipe: Recipe, stage_name: str, *, run: Path, base: Path, prepared: Mapping[str, Sequence[Path]], init: Path | None,
     address: str, utilities: Path | None = None, features: Mapping[Path, Path] | None = None,
-    progress: type[Progress] = Progress, say: Say = to_stderr, local: bool = False,
+    progress: type[Progress] = Progress, say: Say = to_stderr, local: bool = False, pause_at: int | None = None,
 ) -> Path | None:  # fmt: skip
-    """Train `stage1` or `stage2` into `<run>/<stage>/` and return its best checkpoint's folder.
+    """Train `stage1` or `stage2` into `<run>/<stage>/` and return its best checkpoint's folder, or None where it is paused.
 
     base: backbone in Hugging Face layout. prepared: folders under `train` and `validation`, in the recipe's order.
     init: a checkpoint folder to start from, for stage 2 the one that stage 1 returned, which is its best on validation (the
@@ -54,6 +54,8 @@ def train_stage(
     utilities: what `train.offline.record_utilities` returned, where the filter is taught on it. features: folders of the
     prepared sets' features, where they have some.
     progress: makes the progress display. say: gets what is taught and what is masked. local: in this process, without Ray.
+    pause_at: the optimiser step after which the stage is left with a checkpoint, to be resumed as after an interruption; one
+    that comes to its end before that is finished.
 
     A finished stage returns at once, one with `steps: 0` returns `init`, an interrupted one resumes.
     Raises SupervisionError before any worker starts, RecipeError, ClusterError when workers are lost more than
@@ -62,7 +64,7 @@ def train_stage(
     stage = getattr(recipe.train, stage_name)
     if stage.steps == 0:
         return init
-    job = _job(recipe, stage_name, run, base, prepared, init, address, utilities, features or {})
+    job = _job(recipe, stage_name, run, base, prepared, init, address, utilities, features or {}, pause_at)
     if not _done(job):
         services.require(recipe)
         _check_metric(recipe)
@@ -70,12 +72,14 @@ def train_stage(
         calibration.wanted_clips(recipe)  # before hours of training
         for line in supervision_of(recipe, stage_name, prepared["train"]).lines():
             say(line)
-        with _shown(job, progress, stage.steps):
+        with _shown(job, progress, min(stage.steps, pause_at or stage.steps)):
             if local:
                 device = "cuda" if recipe.train.resources.gpu else "cpu"
                 run_stage(job, Worker(device=device, threads=_threads(recipe)))
             else:
                 _fit(job, recipe)
+        if not finished(job.folder):
+            return None
         if why := read_manifest(job.folder)["stopped_because"]:
             say(f"{stage_name}: ended after {read_manifest(job.folder)['steps']} of {stage.steps} steps: {why}")
     return checkpoints.best_of(job.folder)
@@ -83,7 +87,7 @@ def train_stage(
 
 def _job(
     recipe: Recipe, stage_name: str, run: Path, base: Path, prepared: Mapping[str, Sequence[Path]], init: Path | None,
-    address: str, utilities: Path | None, features: Mapping[Path, Path],
+    address: str, utilities: Path | None, features: Mapping[Path, Path], pause_at: int | None,
 ) -> StageJob:  # fmt: skip
     weights = None if init is None else str(init.absolute() / checkpoints.WEIGHTS)
     train, validation = (
@@ -93,7 +97,17 @@ def _job(
     recorded = None if utilities is None else str(utilities.absolute())
     encoded = plain_paths(features)
     return StageJob(
-        recipe.to_dict(), stage_name, str(run), str(base), weights, train, validation, address, recorded, encoded
+        recipe.to_dict(),
+        stage_name,
+        str(run),
+        str(base),
+        weights,
+        train,
+        validation,
+        address,
+        recorded,
+        encoded,
+        pause_at,
     )
 
 
