@@ -22,8 +22,8 @@ FILES = [path for root in SOURCE_ROOTS for path in sorted(root.rglob("*.py"))]
 
 # What a module of `cluenet` may import of `cluenet`, by layer; a package stands for everything in it.
 MODULES = {
-    0: "errors records steps interrupts verdicts",
-    1: "registry contracts config folders progress pipeline_table plain",
+    0: "errors records steps interrupts verdicts disk",
+    1: "registry contracts config objects storage folders progress pipeline_table plain",
     2: "plugins problems recipe fingerprint listing reference",
     3: "model metrics decoding isolation processes prepared features overlap planning estimate ask exporting testing",
     4: "ray_data",
@@ -36,7 +36,7 @@ STEPS_LAYER = 5
 WITHOUT_TORCH_OR_RAY_BELOW = 3
 SEPARATE = {name for name, layer in LAYERS.items() if layer == STEPS_LAYER}
 """Layer 5: these hand over through folders, and through modules of lower layers."""
-OPEN = "contracts registry records verdicts errors steps model testing folders decoding progress"
+OPEN = "contracts registry records verdicts errors steps model testing storage folders decoding progress"
 PUBLIC = set(OPEN.split())
 """What components may import."""
 

@@ -1,12 +1,11 @@
-"""Folders that are either finished or not there: atomic writes, a manifest that is written last, and errors that say
-which disk is full.
+"""Folders that are either finished or not there: atomic writes, and a manifest that is written last.
 
 A reader never sees half a file (temporary file, then rename) and never half a folder (`finished` looks for the manifest).
+What lies in the mirror of a store that is a URI goes to the object store with it, and comes from there (`cluenet.storage`).
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -18,54 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import cluenet
+from cluenet import storage
+from cluenet.disk import storage_errors as storage_errors
 from cluenet.errors import StorageError
 
 MANIFEST = "manifest.json"
-
-_CAUSES = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EACCES: "writing is not allowed",
-    errno.EPERM: "writing is not allowed",
-    errno.EROFS: "the file system is read-only",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
-}
-
-
-@contextmanager
-def storage_errors(path: str | Path) -> Iterator[None]:
-    """Turns a full disk, or a folder that cannot be written, into a StorageError about `path`.
-
-    It also finds the cause in chained exceptions, so that a full disk inside a library's own error is still named.
-    """
-    try:
-        yield
-    except Exception as error:
-        if (cause := _storage_cause(error)) is None:
-            raise
-        raise StorageError(_storage_message(Path(path), cause)) from error
-
-
-def _storage_cause(error: BaseException | None) -> OSError | None:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _CAUSES:
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _storage_message(path: Path, error: OSError) -> str:
-    cause = _CAUSES[error.errno or 0]
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        step = "Free some space, or set `store=` and `runs=` to another disk, and run the same command again to resume."
-        return f"{path}: {cause} ({_free(path)}). {step}"
-    return f"{path}: {cause}. Change its permissions, or set `store=` and `runs=` to a folder you may write."
-
-
-def _free(path: Path) -> str:
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return f"{shutil.disk_usage(path).free / 2**20:.0f} MiB free"
 
 
 def atomic_write_text(path: str | Path, text: str) -> Path:
@@ -87,6 +43,7 @@ def atomic_write_bytes(path: str | Path, content: bytes) -> Path:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            storage.put(part, path)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -100,7 +57,7 @@ def atomic_write_json(path: str | Path, value: Any) -> Path:
 
 def finished(folder: str | Path) -> bool:
     """Whether the step that fills `folder` came to its end: the manifest is what it writes last."""
-    return (Path(folder) / MANIFEST).is_file()
+    return storage.is_there(Path(folder) / MANIFEST)
 
 
 def write_manifest(folder: str | Path, manifest: Mapping[str, Any]) -> Path:
@@ -110,16 +67,22 @@ def write_manifest(folder: str | Path, manifest: Mapping[str, Any]) -> Path:
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
     """What `write_manifest` wrote. Raises StorageError when the folder is missing, unfinished or damaged."""
-    path = Path(folder) / MANIFEST
+    path = storage.bring(Path(folder) / MANIFEST)
     try:
         manifest = json.loads(path.read_text())
     except FileNotFoundError:
         state = "unfinished (it has no manifest.json)" if Path(folder).is_dir() else "missing"
-        raise StorageError(f"{folder}: the folder is {state}. Run the command that makes it again.") from None
+        raise StorageError(
+            f"{storage.shown(Path(folder))}: the folder is {state}. Run the command that makes it again."
+        ) from None
     except (OSError, ValueError) as error:
-        raise StorageError(f"{path}: cannot be read: {error}. Delete the folder and make it again.") from None
+        raise StorageError(
+            f"{storage.shown(path)}: cannot be read: {error}. Delete the folder and make it again."
+        ) from None
     if not isinstance(manifest, dict):
-        raise StorageError(f"{path}: not a manifest: it holds a {type(manifest).__name__}. Delete the folder.")
+        raise StorageError(
+            f"{storage.shown(path)}: not a manifest: it holds a {type(manifest).__name__}. Delete the folder."
+        )
     return manifest
 
 
@@ -136,6 +99,7 @@ def building(folder: str | Path) -> Iterator[Path]:
     end wins and the other's work is thrown away. Raises StorageError like the writers here.
     """
     folder = Path(folder)
+    storage.require_writable(folder)
     with storage_errors(folder):
         part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
         part.mkdir(parents=True)
@@ -149,6 +113,7 @@ def building(folder: str | Path) -> Iterator[Path]:
 def _move(part: Path, folder: Path) -> None:
     if finished(folder):
         return
+    storage.put_folder(part, folder, last=MANIFEST)
     shutil.rmtree(folder, ignore_errors=True)  # left over from a run that was killed
     try:
         part.rename(folder)

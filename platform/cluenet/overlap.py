@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from cluenet import storage
 from cluenet.contracts import Dataset
 from cluenet.errors import DataError, Problem, RecipeError
 from cluenet.folders import finished
@@ -135,10 +136,10 @@ def _prepared_videos(dataset: type[Dataset], folder: Path) -> dict[str, Marks]:
 
 
 def _hashes(folder: Path) -> Iterator[tuple[str, str]]:
-    for part in sorted((folder / "clips").glob("part-*.parquet")):
+    for part in storage.sizes(folder / "clips", "part-*.parquet"):
         account = read_account(part)
         if account is None:
-            raise DataError(f"{part}: damaged. Delete {folder} and prepare it again.")
+            raise DataError(f"{part}: damaged. Delete {storage.shown(folder)} and prepare it again.")
         yield from ((file["path"], file["sha256"]) for file in account.get("files", ()))
 
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from cluenet import fingerprint
+from cluenet import fingerprint, storage
 from cluenet.errors import DataError
 from cluenet.folders import finished, read_manifest
 from cluenet.prepared import folder_of, store_folder
@@ -126,7 +126,7 @@ class Plan:
 
     def _prepare_steps(self) -> Iterator[Step]:
         for folder, entry in self.entries().items():
-            parts = len(list((folder / "clips").glob("part-*")))
+            parts = len(storage.sizes(folder / "clips", "part-*"))
             state: State = "finished" if finished(folder) else "resumable" if parts else "new"
             what = f"decode the clips of {entry.name} {entry.split}"  # type: ignore[attr-defined]
             resumes = f" ({parts} parts are done)" if state == "resumable" else ""
@@ -152,7 +152,7 @@ class Plan:
                 yield Step("features", "", store_folder(self.recipe) / "features", "new", what)
                 continue
             folder = features.folder_of(self.recipe, prepared, self.tower)
-            parts = len(list(folder.glob("part-*")))
+            parts = len(storage.sizes(folder, "part-*"))
             state: State = "finished" if finished(folder) else "resumable" if parts else "new"
             resumes = f" ({parts} parts are done)" if state == "resumable" else ""
             yield Step("features", folder.name, folder, state, what + resumes)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import cluenet
+from cluenet import storage
 from cluenet.contracts import PretrainContext
 from cluenet.errors import CluenetError, ClusterError
 from cluenet.folders import building, finished, read_manifest, write_manifest
@@ -51,7 +52,7 @@ def pretrain(
                 "step": "pretrain", "address": folder.name, "backbone": recipe.model.backbone.to_dict(), **elsewhere,
                 "notes": notes, "seconds": round(time.monotonic() - started, 1), "versions": {"cluenet": cluenet.__version__},
             })  # fmt: skip
-    return Path(read_manifest(folder).get("folder", folder))
+    return storage.bring_folder(Path(read_manifest(folder).get("folder", folder)))
 
 
 def _in_process(recipe: Recipe, part: Path, train: Sequence[Path], _: type[Progress]) -> tuple[Path, list[str]]:
@@ -68,7 +69,9 @@ def _on_worker(recipe: Recipe, part: Path, train: Sequence[Path], progress: type
     import ray
 
     resources, board = recipe.train.resources, part.with_name(f"{part.name}-progress.json")
-    task = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=recipe.train.max_failures)(_pretrain)
+    task = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=recipe.train.max_failures)(
+        _pretrain_there
+    )
     folders = [str(path.absolute()) for path in train]
     try:
         with progress(f"Pretraining {recipe.model.backbone.name}", total=None, unit="steps") as display:
@@ -77,6 +80,7 @@ def _on_worker(recipe: Recipe, part: Path, train: Sequence[Path], progress: type
                 _show(board, display)
             _show(board, display)
         found, notes = ray.get(result)
+        storage.take_folder(part)
         return Path(found), notes
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, CluenetError):
@@ -107,6 +111,7 @@ def _pretrain(recipe_dict: Mapping[str, Any], part: str, train: Sequence[str], b
 
     import torch
 
+    Path(part).mkdir(parents=True, exist_ok=True)  # in a mirror: of this machine
     for leftover in Path(part).iterdir():
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     recipe = Recipe.from_dict(recipe_dict)
@@ -114,6 +119,15 @@ def _pretrain(recipe_dict: Mapping[str, Any], part: str, train: Sequence[str], b
     backbone = recipe.model.backbone.build()
     context = Context(recipe, Path(part), [Path(path) for path in train], Path(board))
     return str(backbone.pretrain(context)), context.notes
+
+
+def _pretrain_there(
+    recipe_dict: Mapping[str, Any], part: str, train: Sequence[str], board: str
+) -> tuple[str, list[str]]:
+    """Perhaps on another machine: with a store that is a URI, the driver takes the folder from there."""
+    made = _pretrain(recipe_dict, part, train, board)
+    storage.put_folder(Path(part), Path(part))
+    return made
 
 
 class Context(PretrainContext):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from cluenet import storage
 from cluenet.config.base import Section
 from cluenet.config.data import DataSection
 from cluenet.config.evaluate import EvaluateSection
@@ -31,7 +32,14 @@ class Recipe(Section):
         None, "none", description="Another recipe, relative to this file: maps merge deeply, lists are replaced."
     )
     plugins: tuple[str, ...] = setting((), "none", description="Modules to import besides installed entry points.")
-    store: str = setting("~/.cache/cluenet", "none", description="Where prepared data and bases are shared.")
+    store: str = setting(
+        "~/.cache/cluenet", "none",
+        description="Where prepared data and bases are shared: a folder, or a URI such as s3://bucket/folder.",
+    )  # fmt: skip
+    mirror: str = setting(
+        "~/.cache/cluenet/mirrors", "none",
+        description="Folder for copies of a `store` that is a URI, on every machine at the same path.",
+    )  # fmt: skip
     runs: str = setting("runs", "none", description="Folder in which run folders are made.")
     data: DataSection = Field(default_factory=DataSection, description="Questions, videos, frames, clues.")
     model: ModelSection = Field(default_factory=ModelSection, description="Backbone and components.")
@@ -63,6 +71,7 @@ class Recipe(Section):
 def _misfits(recipe: Recipe) -> Iterator[Problem]:
     """Settings of a stage that cannot do anything beside those of other sections."""
     train, reasoner = recipe.train, recipe.model.reasoner
+    yield from _folder_misfits(recipe)
     yield from _strategy_misfits(recipe)
     yield from _features_misfits(recipe)
     yield from _pruning_misfits(recipe)
@@ -111,6 +120,17 @@ def _idle_rates(recipe: Recipe, stage: Stage, path: str) -> Iterator[Problem]:
         rate = getattr(stage.lrs, group)
         if rate is not None and not trained:
             yield Problem(f"{path}.lrs.{group}", f"is {rate:g}, but {why_not}. Set it to null, or train that part")
+
+
+def _folder_misfits(recipe: Recipe) -> Iterator[Problem]:
+    if message := storage.problem_of(recipe.store):
+        yield Problem("store", message)
+    for name in ("runs", "mirror"):
+        if "://" in getattr(recipe, name):
+            yield Problem(
+                name,
+                "is a URI, and only `store` may be one. Give a path; `runs` one that all machines mount, such as NFS",
+            )
 
 
 def _strategy_misfits(recipe: Recipe) -> Iterator[Problem]:

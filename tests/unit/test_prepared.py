@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluenet import prepared
-from cluenet.errors import DataError, RecipeError, StorageError
+from cluenet.errors import DataError, StorageError
 from cluenet.folders import read_manifest, write_manifest
 from cluenet.prepared import (
     ClipWriter,
@@ -23,7 +23,6 @@ from cluenet.prepared import (
     folder_of,
     read_account,
     remove_leftovers,
-    store_folder,
     write_index,
     write_questions,
 )
@@ -178,14 +177,6 @@ class TestAddress:
         assert self.address(self.recipe(tmp_path, data={"codec": "jpeg95"})) != first
         same = self.recipe(tmp_path, seed=5, data={"decode_workers": 1, "decode_timeout_seconds": 5})
         assert self.address(same) == first
-
-    def test_home_is_expanded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("HOME", str(tmp_path))
-        assert store_folder(self.recipe(tmp_path, store="~/store")) == tmp_path / "store"
-
-    def test_a_uri_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(RecipeError, match=r"store: 's3://bucket/x' is a URI; give a path"):
-            store_folder(self.recipe(tmp_path, store="s3://bucket/x"))
 
 
 def test_quarantine_is_json_lines(folder: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cluenet import storage
 from cluenet.folders import atomic_write_json
 from cluenet.records import Frames, content_hash
 from cluenet_components.clue_sources._teacher_replies import Reply
@@ -67,9 +68,9 @@ class Memory:
 
 
 def _read(file: Path) -> Reply | None:
-    """None when there is no such file, or it is damaged."""
+    """None when there is no such file, or it is damaged. Raises StorageError."""
     try:
-        return Reply(**json.loads(file.read_text(encoding="utf-8")))
+        return Reply(**json.loads(storage.bring(file).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from cluenet import storage
 from cluenet.records import Example, Quarantined
 
 
@@ -136,7 +137,9 @@ def check(folder: Path, accounts: Mapping[str, Any], places: Mapping[str, tuple[
     clips: how many clips the questions ask for. places: the index.
     """
     rows, count = accounts["rows"], accounts["clips"]
-    stored = sum(pq.read_metadata(part).num_rows for part in (folder / "questions").glob("part-*.parquet"))
+    stored = sum(
+        pq.read_metadata(storage.bring(part)).num_rows for part in storage.sizes(folder / "questions", "part-*.parquet")
+    )
     with (folder / "quarantine.jsonl").open("rb") as file:
         lines = sum(1 for _ in file)
     equal = {

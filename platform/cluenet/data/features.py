@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluenet import storage
 from cluenet.data.feature_parts import Account, FeatureJob, Part, PartEncoder, parts_of
 from cluenet.errors import StorageError
 from cluenet.features import CLIPS_PER_PART, FORMAT, Tower, folder_of
@@ -32,6 +33,7 @@ def make_features(
     folder = folder_of(recipe, prepared, tower)
     if finished(folder):
         return folder
+    storage.require_writable(folder)
     resources, started, accounts = recipe.train.resources, time.monotonic(), []
     job = FeatureJob(
         str(folder), str(prepared.absolute()), str(tower.base.absolute()), dict(tower.loading),
@@ -62,11 +64,13 @@ def _accounts(job: FeatureJob, work: Sequence[Part], recipe: Recipe, *, local: b
 def _check(folder: Path, work: Sequence[Part], accounts: Sequence[Account]) -> None:
     """Every clip is there once. Raises StorageError where parts went elsewhere."""
     wanted, found = sum(len(part.keys) for part in work), sum(account["clips"] for account in accounts)
-    lost = [part.name for part in work if not (folder / part.name).is_file()]
+    there = storage.sizes(folder, "part-*")
+    lost = [part.name for part in work if folder / part.name not in there]
     if lost or found != wanted:
         raise StorageError(
             f"{folder}: {wanted} clips, {found} looked at; {len(lost)} of {len(work)} parts cannot be seen from here. Set "
-            "`store=` to a folder that all machines of the cluster share, delete this one and run the same command again."
+            "`store=` to a folder that all machines of the cluster share, or to a URI such as s3://bucket/store, delete this one "
+            "and run the same command again."
         )
 
 

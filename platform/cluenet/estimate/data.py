@@ -11,6 +11,7 @@ from typing import get_args
 
 import numpy as np
 
+from cluenet import storage
 from cluenet.config.data import DataSection, Size
 from cluenet.contracts import VideoFile
 from cluenet.errors import CluenetError, DataError
@@ -99,7 +100,7 @@ def _entry(recipe: Recipe, split: Split, config: ComponentConfig) -> tuple[Entry
 def _prepared(split: Split, config: ComponentConfig, folder: Path) -> tuple[Entry, list[Example]]:
     prepared = PreparedSet(folder)
     examples = (one for key in prepared.clip_keys for one in prepared.examples_of(key))
-    size = sum(part.stat().st_size for part in (folder / "clips").glob("part-*"))
+    size = sum(storage.sizes(folder / "clips", "part-*").values())
     entry = Entry(split, config.name, len(prepared), prepared.num_questions, "prepared", size)
     return entry, list(islice(examples, EXAMPLES))
 

@@ -19,6 +19,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME as WEIGHTS
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from cluenet import storage
 from cluenet.errors import CheckpointError
 from cluenet.model.tuning import quiet
 from cluenet.model.vlm import VisionLanguageModel
@@ -72,7 +73,7 @@ def base_of(vlm: VisionLanguageModel) -> dict[str, Any]:
 
 def find_base(base: Mapping[str, Any], model_folder: Path) -> Path:
     """The folder of `base_of`. Raises CheckpointError when it is not there, or no longer what it was."""
-    folder = Path(base["folder"])
+    folder = storage.bring_folder(Path(base["folder"]))
     wanted = f"{model_folder}: holds an adapter to the backbone in {folder} (hash {base['hash']})"
     if not (folder / "config.json").is_file():
         raise CheckpointError(

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import is_flash_attn_2_available
 
+from cluenet import storage
 from cluenet.errors import CheckpointError, suggestion
 from cluenet.model import pixels
 from cluenet.model.families import FAMILIES, Family
@@ -41,7 +42,7 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: str | Path, *, attention: str = "sdpa") -> Checkpoint:
-        folder = Path(folder)
+        folder = storage.bring_folder(Path(folder))
         config = config_of(folder)
         family = FAMILIES[config.model_type]
         files = processor_files(folder)
