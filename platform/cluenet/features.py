@@ -24,6 +24,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from cluenet import storage
 from cluenet.errors import CheckpointError, DataError
 from cluenet.folders import read_manifest
 from cluenet.model.grid import Grid
@@ -129,9 +130,9 @@ def _named(tower: TowerStates) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def read_account(path: Path) -> dict[str, Any] | None:
-    """Of a part; None where there is none, or it is cut off."""
+    """Of a part; None where there is none, or it is cut off. Raises StorageError when it cannot be fetched."""
     try:
-        with safe_open(path, framework="pt") as part:
+        with safe_open(storage.bring(path), framework="pt") as part:
             account: dict[str, Any] = json.loads(part.metadata()["cluenet"])
             return account
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
@@ -160,17 +161,13 @@ class EncodedSet(PreparedSet):
 
     def clip(self, clip_key: str) -> EncodedClip:
         """Raises KeyError for an unknown key, DataError when the part is damaged."""
-        part, n = divmod(self._numbers[clip_key], self._per_part)
-        path = self.features / part_name(part)
+        part, n = divmod(self.number_of(clip_key), self._per_part)
+        path = storage.bring(self.features / part_name(part))
         with _damage(path), safe_open(path, framework="pt") as file:
             grid = json.loads(file.metadata()["cluenet"])["grids"][n]
             states, *deepstack = (file.get_tensor(name) for name in _names_of(n, file.keys()))
         grid["seconds"] = tuple(grid["seconds"])
         return EncodedClip(Grid(**grid), TowerStates(states, deepstack, [len(states)]))
-
-    @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {key: number for number, key in enumerate(self.clip_keys)}
 
 
 def _names_of(n: int, names: Sequence[str]) -> list[str]:
@@ -198,4 +195,4 @@ def _damage(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: missing or damaged: {error}. {_AGAIN}") from error
+        raise DataError(f"{storage.shown(path)}: missing or damaged: {error}. {_AGAIN}") from error

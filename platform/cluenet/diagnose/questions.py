@@ -76,7 +76,7 @@ def chosen(prepared: PreparedSet, questions: int, seed: int) -> list[list[Part]]
     """Batches of whole clips in a random order that depends on `seed` and the clips alone; the last clip may be cut."""
     sizes, left = [], questions
     for clip in sorted(prepared.clip_keys, key=lambda key: content_hash(seed, key)):
-        if count := min(left, len(prepared.examples_of(clip))):
+        if count := min(left, prepared.num_questions_of(clip)):
             sizes.append((clip, count))
             left -= count
     return list(plan_batches(_in_order(sizes), QUESTIONS_PER_BATCH))

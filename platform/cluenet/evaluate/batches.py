@@ -65,7 +65,7 @@ def plan_batches(sizes: Sequence[tuple[str, int]], questions_per_batch: int) -> 
 
 
 def batches_of(prepared: PreparedSet, questions_per_batch: int) -> list[list[Part]]:
-    sizes = ((clip, len(prepared.examples_of(clip))) for clip in prepared.clip_keys)
+    sizes = ((clip, prepared.num_questions_of(clip)) for clip in prepared.clip_keys)
     return list(plan_batches([(clip, count) for clip, count in sizes if count], questions_per_batch))
 
 

@@ -57,7 +57,7 @@ def _numbered(samples: Sequence[Sample], test: TestSet, lost: Sequence[Mapping[s
     """With `doc_id`, the place of the question among the dataset's rows, bad ones included."""
     taken = {row["row"] for row in lost}
     rows = (row for row in count() if row not in taken)
-    number = {example.id: row for example, row in zip(test.prepared.examples(), rows)}
+    number = {example.id: row for example, row in zip(test.prepared.iter_examples(), rows)}
     return [{"id": sample["id"], "doc_id": number[sample["id"]], **sample} for sample in samples]
 
 

@@ -57,7 +57,7 @@ def _cut_of_set(folder: str, slots: int | None, words: int | None) -> Cut:
     """A finished set never changes."""
     if not read_manifest(folder)["labels"].get("clues"):
         return NOTHING
-    examples = PreparedSet(folder).examples()
+    examples = PreparedSet(folder).iter_examples()
     return sum((cut_by(example.clues, slots, words) for example in examples if example.clues), NOTHING)
 
 

@@ -68,7 +68,7 @@ def _batches_of(prepared: PreparedSet, most_questions: int) -> Iterator[list[str
     batch: list[str] = []
     room = most_questions
     for key in prepared.clip_keys:
-        count = len(prepared.examples_of(key))
+        count = prepared.num_questions_of(key)
         if batch and count > room:
             yield batch
             batch, room = [], most_questions
