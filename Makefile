@@ -20,8 +20,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 demo: setup  ## the quickstart and its baseline, end to end
-	$(BIN)/cluenet run recipes/quickstart_baseline.yaml
-	$(BIN)/cluenet run recipes/quickstart.yaml --baseline recipes/quickstart_baseline.yaml
+	$(BIN)/cluenet run recipes/quickstart_baseline.yaml recipes/quickstart.yaml --baseline recipes/quickstart_baseline.yaml
 	$(BIN)/cluenet compare recipes/quickstart_baseline.yaml recipes/quickstart.yaml
 
 # A process per tier: Ray and components that tests register stay out of the others.

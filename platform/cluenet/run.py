@@ -47,14 +47,14 @@ class Run:
     def __init__(
         self, recipe: Recipe, *, address: str | None = None, verbose: bool = False,
         progress: type[Progress] = Progress, say: Say = print, local: bool = False,
-        table: PipelineTable | None = None,
+        table: PipelineTable | None = None, plugins: Iterable[str] = (),
     ):  # fmt: skip
         """`local`: steps of one worker run in this process, without Ray; only preparing needs it still. `table`: is told of
-        every step, and shows its progress."""
+        every step, and shows its progress. `plugins`: of other recipes, whose runs use the same Ray after this one."""
         self.recipe, self.plan = recipe, Plan(recipe)
         self._address, self._verbose, self._say = address, verbose, say
         self._table, self._progress = table, table.progress if table else progress
-        self._local = local
+        self._local, self._plugins = local, tuple(dict.fromkeys([*recipe.plugins, *plugins]))
         self._cluster = ExitStack()
         self._connected = False
         self.overlaps: list[overlap.Overlap] = []
@@ -400,7 +400,7 @@ class Run:
         if training and self._local:
             return
         if not self._connected:
-            connection = cluster.connected(self._address, verbose=self._verbose, plugins=self.recipe.plugins)
+            connection = cluster.connected(self._address, verbose=self._verbose, plugins=self._plugins)
             self._resources = self._cluster.enter_context(connection)
             self._say(f"Ray: {cluster.summary(self._resources)}")
             self._connected = True

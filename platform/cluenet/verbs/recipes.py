@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cluenet.errors import CluenetError
 from cluenet.verbs.shared import (
+    RECIPE_SUFFIXES,
     Address,
     Json,
     Overrides,
@@ -24,25 +26,47 @@ from cluenet.verbs.shared import (
     wrote,
 )
 
+if TYPE_CHECKING:
+    from cluenet.run import Run
+
 
 def run(
     ctx: typer.Context,
     recipe: RecipeFile,
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RECIPE]... [KEY.PATH=VALUE]...",
+            help="Further recipes, which are run after it on the same Ray; settings that replace those of every recipe.",
+        ),
+    ] = None,
     baseline: Annotated[
-        Path | None, typer.Option(help="Run to show beside this one in the report: folder or recipe.")
+        Path | None, typer.Option(help="Run to show beside the others in their reports: folder or recipe.")
     ] = None,
     address: Address = None,
 ) -> None:
-    """Do every step of a recipe; finished ones are found again, interrupted ones resume."""
+    """Do every step of a recipe, or of several; finished ones are found again, interrupted ones resume."""
+    more = [word for word in overrides or () if "=" not in word and Path(word).suffix in RECIPE_SUFFIXES]
+    settings = [word for word in overrides or () if word not in more]
+    recipes = {file: load_recipe(file, settings) for file in (recipe, *map(Path, more))}  # all mistakes first
+    plugins = [name for loaded in recipes.values() for name in loaded.plugins]
+    folders: dict[Path, Path] = {}
+    with ExitStack() as shared:  # the first one that needs Ray starts it, and it is left when all are done
+        for file, loaded in recipes.items():
+            pipeline = shared.enter_context(run_of(ctx, loaded, address, plugins=plugins))
+            folders[file] = pipeline.folder
+            beside = baseline and (folders.get(baseline) or run_folder(baseline))
+            _run(pipeline, None if beside == pipeline.folder else beside)
+
+
+def _run(pipeline: Run, baseline: Path | None) -> None:
     from cluenet import summary
 
-    with run_recipe(ctx, recipe, overrides, address) as pipeline:
-        report = pipeline.report(baseline and run_folder(baseline))
-        if pipeline.recipe.data.test:
-            show(summary.scores_and_times(pipeline))
-        wrote([report, pipeline.model, pipeline.folder / "manifest.json"])
-        print(f"Ask it:\n  {summary.example_question(pipeline)}")
+    report = pipeline.report(baseline)
+    if pipeline.recipe.data.test:
+        show(summary.scores_and_times(pipeline))
+    wrote([report, pipeline.model, pipeline.folder / "manifest.json"])
+    print(f"Ask it:\n  {summary.example_question(pipeline)}")
 
 
 def prepare(ctx: typer.Context, recipe: RecipeFile, overrides: Overrides = None, address: Address = None) -> None:

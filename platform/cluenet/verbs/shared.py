@@ -25,6 +25,7 @@ Overrides = Annotated[
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster, HOST:PORT of its head; else RAY_ADDRESS, else Ray is started here.")
 ]
+RECIPE_SUFFIXES = (".yaml", ".yml")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -40,8 +41,11 @@ def run_recipe(
     return run_of(ctx, load_recipe(recipe, overrides), address, until=until)
 
 
-def run_of(ctx: typer.Context, recipe: Recipe, address: str | None, *, until: str = "report") -> Run:
-    """until: the step that the verb leads to. With --verbose plain lines between those of Ray, else one table."""
+def run_of(
+    ctx: typer.Context, recipe: Recipe, address: str | None, *, until: str = "report", plugins: Sequence[str] = ()
+) -> Run:
+    """until: the step that the verb leads to. With --verbose plain lines between those of Ray, else one table.
+    plugins: of other recipes on the same Ray."""
     from cluenet.jobs.storage import note_inside_a_job
     from cluenet.pipeline_table import PipelineTable
     from cluenet.progress import Progress
@@ -50,9 +54,11 @@ def run_of(ctx: typer.Context, recipe: Recipe, address: str | None, *, until: st
     if note := note_inside_a_job(recipe):
         say(note)
     if ctx.obj:
-        return Run(recipe, address=address, verbose=True, progress=partial(Progress, live=False), say=say)
+        plain = partial(Progress, live=False)
+        return Run(recipe, address=address, verbose=True, progress=plain, say=say, plugins=plugins)
     quiet_libraries()
-    return Run(recipe, address=address, say=say, table=PipelineTable(_steps(recipe, until), order=STEPS))
+    table = PipelineTable(_steps(recipe, until), order=STEPS)
+    return Run(recipe, address=address, say=say, table=table, plugins=plugins)
 
 
 def _steps(recipe: Recipe, until: str) -> list[str]:
@@ -70,7 +76,7 @@ def _steps(recipe: Recipe, until: str) -> list[str]:
 
 def run_folder(run_or_recipe: Path) -> Path:
     """Recipes stand for the run folder they lead to."""
-    if run_or_recipe.suffix not in (".yaml", ".yml"):
+    if run_or_recipe.suffix not in RECIPE_SUFFIXES:
         return run_or_recipe
     from cluenet.planning import Plan
 
