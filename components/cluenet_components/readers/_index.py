@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -23,6 +24,8 @@ from cluenet_components.readers._h264 import nal_length_size, starts_afresh
 
 UNTIMED_FORMATS = frozenset({"avi", "mpeg", "mpegvideo", "m4v", "h264", "hevc"})
 """Containers that do not store when each frame is shown: FFmpeg infers it while decoding, and wrongly after a seek."""
+INDEXED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+"""Containers in which FFmpeg seeks by a table of packets, and exactly."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,19 @@ class FrameIndex:
     def __len__(self) -> int:
         return len(self.ticks_F)
 
+    @property
+    def start(self) -> KeyFrame | None:
+        """The first frame, where a seek to it is as good as opening the file again; else None."""
+        first = self.keys[0] if self.keys and self.format in INDEXED_FORMATS else None
+        return first if first and first.rank == 0 else None
+
     def key_before(self, frame: int) -> KeyFrame | None:
         """The last key frame shown not after `frame`; None when decoding must start with the file."""
         place = int(np.searchsorted([key.rank for key in self.keys], frame, side="right"))
         return self.keys[place - 1] if place else None
 
 
-@dataclass(frozen=True)
-class _Packet:
+class _Packet(NamedTuple):  # made for every frame of a file: a dataclass takes several times as long
     ticks: int | None
     seek_ticks: int | None
     duration: int
@@ -91,13 +99,16 @@ def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
 def read_index(path: Path) -> FrameIndex:
     """Raises MediaError: no_video_stream, corrupt, no_times."""
     container, stream = open_container(path)
-    with container, media_errors(path):
+    with container:
+        return index_of(path, container, stream)
+
+
+def index_of(path: Path, container: InputContainer, stream: VideoStream) -> FrameIndex:
+    """Of a file that was just opened, and is read to its end. Raises MediaError: corrupt, no_times."""
+    with media_errors(path):
         packets, first = _read_packets(path, container, stream)
-        form, base, rate = (
-            container.format.name,
-            float(stream.time_base or 0),
-            stream.guessed_rate or stream.average_rate,
-        )
+    form, base = container.format.name, float(stream.time_base or 0)
+    rate = stream.guessed_rate or stream.average_rate
     shown = [packet for packet in packets if not packet.is_hidden]
     ticks = [packet.ticks for packet in shown if packet.ticks is not None]
     is_timed = form not in UNTIMED_FORMATS and first.pts is not None and len(set(ticks)) == len(shown)

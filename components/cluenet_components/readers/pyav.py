@@ -18,7 +18,7 @@ from pydantic import Field
 from cluenet.contracts import Reader, VideoFile
 from cluenet.errors import MediaError
 from cluenet.registry import ComponentConfig, register
-from cluenet_components.readers._index import FrameIndex, KeyFrame, media_errors, open_container, read_index
+from cluenet_components.readers._index import FrameIndex, KeyFrame, index_of, media_errors, open_container
 from cluenet_components.readers._source import open_path
 
 Strategy = Literal["auto", "seek", "scan"]
@@ -42,7 +42,7 @@ class PyavReader(Reader):
     config: Config
 
     def open(self, path: str, *, fps: float | None = None) -> VideoFile:
-        return open_path(path, fps, lambda file: PyavFile(file, read_index(file), self.config.strategy))
+        return open_path(path, fps, lambda file: PyavFile(file, self.config.strategy))
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def plan(index: FrameIndex, wanted: Sequence[int], strategy: Strategy) -> list[R
         elif runs:
             runs[-1][1].append(frame)
         else:
-            runs.append((None, [frame]))
+            runs.append((index.start, [frame]))
         position = frame + 1
     return [Run(start, tuple(frames)) for start, frames in runs]
 
@@ -73,12 +73,17 @@ def plan(index: FrameIndex, wanted: Sequence[int], strategy: Strategy) -> list[R
 class PyavFile(VideoFile):
     """Decodes by plan and proves every frame by its presentation time; what a seek did not give is found by scanning."""
 
-    def __init__(self, path: Path, index: FrameIndex, strategy: Strategy):
-        self.path, self.index, self.strategy = path, index, strategy
+    def __init__(self, path: Path, strategy: Strategy):
+        self.path, self.strategy = path, strategy
+        self._opened: tuple[InputContainer, VideoStream] | None = open_container(path)
+        try:
+            self.index = index = index_of(path, *self._opened)
+        except BaseException:
+            self.close()
+            raise
         self.seconds_F, self.duration_seconds = index.seconds_F, index.duration_seconds
         self.width, self.height = index.width, index.height
         self.frames_decoded = 0  # since it was opened, the dropped ones included
-        self._opened: tuple[InputContainer, VideoStream] | None = None
 
     def frames(self, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
         height, width = size or (self.height, self.width)
