@@ -43,8 +43,8 @@ test-full: setup  ## the slow proofs too
 test-gpu: setup  ## the model on a GPU, and its speed there; says what it skips where there is none
 	$(BIN)/python -m pytest tests/gpu -rs -s
 
-bench: setup  ## measurements, which are no tests; they want an idle machine
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/bench/bench_*.py --timeout 3600 --benchmark-columns=min,mean,rounds
+bench: setup  ## measurements, which are no tests, in at most 20 minutes, and a table of them; they want an idle machine
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/bench/bench_*.py --timeout 3600 --benchmark-quiet
 
 check: setup
 	$(BIN)/ruff check .

@@ -63,7 +63,7 @@ def pair_of(model: ClueNet, family: str) -> BackbonePair:
 
 @pytest.mark.benchmark(timer=time.process_time)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_open_answers_against_generate(benchmark, family: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_open_answers_against_generate(benchmark, family: str, say) -> None:
     torch.set_num_threads(1)
     model = model_of(family, **NO_CLUES)
     pair, frames, tokenizer = pair_of(model, family), clip_of(family), model.vlm.tokenizer
@@ -91,10 +91,11 @@ def test_open_answers_against_generate(benchmark, family: str, capsys: pytest.Ca
     together = Took(benchmark.stats.stats.median, (time.perf_counter() - clock) / ROUNDS)
     ratio = separate.processor / together.processor
     benchmark.extra_info.update(generate_seconds=round(separate.processor, 3), ratio=round(ratio, 2))
-    with capsys.disabled():
-        print(f"\n{family}: {QUESTIONS} questions of {found_tokens(model, family)} visual tokens, {NEW_TOKENS} new tokens: generate "
-              f"{separate.processor:.2f} s, the engine {together.processor:.2f} s, {ratio:.2f} times faster "
-              f"({separate.clock / together.clock:.2f} by the clock)")  # fmt: skip
+    say(
+        f"{family}: {QUESTIONS} questions of {found_tokens(model, family)} visual tokens, {NEW_TOKENS} new tokens: generate "
+        f"{separate.processor:.2f} s, the engine {together.processor:.2f} s, {ratio:.2f} times faster "
+        f"({separate.clock / together.clock:.2f} by the clock)"
+    )
     assert ratio >= AT_LEAST
 
 
@@ -104,7 +105,7 @@ def found_tokens(model: ClueNet, family: str) -> int:
 
 @pytest.mark.benchmark(timer=time.process_time)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_next_question_about_a_clip(benchmark, family: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_next_question_about_a_clip(benchmark, family: str, say) -> None:
     """Letters, scored in one pass."""
     torch.set_num_threads(1)
     model = model_of(family, **NO_CLUES)
@@ -129,7 +130,8 @@ def test_the_next_question_about_a_clip(benchmark, family: str, capsys: pytest.C
         )
     share = benchmark.stats.stats.median / statistics.median(first)
     benchmark.extra_info.update(first_seconds=round(statistics.median(first), 4), share=round(share, 3))
-    with capsys.disabled():
-        print(f"\n{family}: the first question {1e3 * statistics.median(first):.0f} ms, the next "
-              f"{1e3 * benchmark.stats.stats.median:.0f} ms, {share:.1%} of it")  # fmt: skip
+    say(
+        f"{family}: the first question {1e3 * statistics.median(first):.0f} ms, the next "
+        f"{1e3 * benchmark.stats.stats.median:.0f} ms, {share:.1%} of it"
+    )
     assert share <= NEXT_AT_MOST

@@ -41,7 +41,7 @@ def evaluator_and_set(tmp_path_factory: pytest.TempPathFactory) -> tuple[BatchEv
 
 
 @pytest.mark.benchmark(timer=time.process_time)
-def test_batches_against_one_by_one(benchmark, evaluator_and_set, capsys: pytest.CaptureFixture[str]) -> None:
+def test_batches_against_one_by_one(benchmark, evaluator_and_set, say) -> None:
     evaluator, prepared = evaluator_and_set
     batches = batches_of(prepared, 128)
     ones = [[Part(part.clip, q, q + 1)] for batch in batches for part in batch for q in range(part.first, part.last)]
@@ -61,7 +61,8 @@ def test_batches_against_one_by_one(benchmark, evaluator_and_set, capsys: pytest
         assert [clue["words"] for clue in one["clues"]] == [clue["words"] for clue in other["clues"]]
     ratio = seconds / benchmark.stats.stats.min
     benchmark.extra_info.update(one_by_one_seconds=round(seconds, 2), ratio=round(ratio, 2))
-    with capsys.disabled():
-        print(f"\n{QUESTIONS} questions of {len(prepared)} clips: one by one {seconds:.1f} s, in batches of 128 "
-              f"{benchmark.stats.stats.min:.1f} s, {ratio:.1f} times faster ({by_clock:.1f} times by the clock)")  # fmt: skip
+    say(
+        f"{QUESTIONS} questions of {len(prepared)} clips: one by one {seconds:.1f} s, in batches of 128 "
+        f"{benchmark.stats.stats.min:.1f} s, {ratio:.1f} times faster ({by_clock:.1f} times by the clock)"
+    )
     assert ratio >= AT_LEAST

@@ -83,9 +83,7 @@ def seconds_apart(recipe: Recipe, runs: Path) -> float:
 
 
 @pytest.mark.benchmark(timer=time.process_time)
-def test_a_grid_against_separate_runs(
-    benchmark, grid: Grid, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_grid_against_separate_runs(benchmark, grid: Grid, tmp_path: Path, say) -> None:
     recipes = [recipe for cell in grid.cells for recipe in cell.recipes.values()]
     assert len(recipes) == 12
     apart = sum(seconds_apart(recipe, tmp_path / str(number)) for number, recipe in enumerate(recipes))
@@ -94,6 +92,5 @@ def test_a_grid_against_separate_runs(
     benchmark.extra_info.update(
         separate_seconds=round(apart, 1), grid_seconds=round(together, 1), ratio=round(ratio, 2)
     )
-    with capsys.disabled():
-        print(f"\n12 runs apart {apart:.1f} s of the processor, as a grid {together:.1f} s: {100 * ratio:.0f} %")
+    say(f"12 runs apart {apart:.1f} s of the processor, as a grid {together:.1f} s: {100 * ratio:.0f} %")
     assert ratio <= AT_MOST

@@ -24,11 +24,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.benchmark(timer=time.process_time)
-def test_report_of_5000_questions(benchmark, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_of_5000_questions(benchmark, run: Path, say) -> None:
     path = benchmark.pedantic(build_report, (run, run), rounds=2)
     size = path.stat().st_size
     benchmark.extra_info.update(bytes=size)
-    with capsys.disabled():
-        print(f"\n{QUESTIONS} questions: {benchmark.stats.stats.min:.1f} s, {size / 1e6:.1f} MB")
+    say(f"{QUESTIONS} questions: {benchmark.stats.stats.min:.1f} s, {size / 1e6:.1f} MB")
     assert benchmark.stats.stats.min < MOST_SECONDS
     assert size < MOST_BYTES

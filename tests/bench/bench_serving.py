@@ -99,15 +99,6 @@ def deploy(model: Path, folder: Path, port: int) -> Callable[..., str]:
     return deployed
 
 
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    def said(text: str) -> None:
-        with capsys.disabled():
-            print(f"\n{text}")
-
-    return said
-
-
 # --------------------------------------------------------------------------------------------------- against the engine
 
 

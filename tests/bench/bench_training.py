@@ -32,7 +32,7 @@ from helpers.evaluation import Silent
 from helpers.hf_trainer import train_with_hf
 from helpers.training_speed import EDGE, STAGES, Steps, World, per_step, trained
 
-ROUNDS = 3
+ROUNDS = 2
 CLIPS = 8
 NOT_SLOWER, NO_MORE_WORK, SHARED_FASTER = 1.0, 0.95, 2.0
 """How many times faster than the Trainer at least: with a question per clip by the clock, where the next batch is made meanwhile, and
@@ -81,18 +81,19 @@ def compare(benchmark: Any, world: World, stage: str, *, steps: int, questions: 
     return found
 
 
-def told(capsys: pytest.CaptureFixture[str], what: str, found: Compared, examples: int) -> None:
+def told(say: Callable[[str], None], what: str, found: Compared, examples: int) -> None:
     ours, theirs = found.seconds("processor")
-    with capsys.disabled():
-        print(f"\n{what}: {examples / ours:.1f} examples per second of the processor, Trainer {examples / theirs:.1f}, "
-              f"{found.ratio('processor'):.2f} times ({found.ratio('clock'):.2f} by the clock)")  # fmt: skip
+    say(
+        f"{what}: {examples / ours:.1f} examples per second of the processor, Trainer {examples / theirs:.1f}, "
+        f"{found.ratio('processor'):.2f} times ({found.ratio('clock'):.2f} by the clock)"
+    )
 
 
 @pytest.mark.benchmark(timer=time.process_time)
 @pytest.mark.parametrize("stage", STAGES)
-def test_one_question_per_clip(benchmark, world: World, capsys, stage: str) -> None:
+def test_one_question_per_clip(benchmark, world: World, say, stage: str) -> None:
     found = compare(benchmark, world, stage, steps=32, questions=1, apart=False)
-    told(capsys, f"{stage}, a question per clip", found, CLIPS)
+    told(say, f"{stage}, a question per clip", found, CLIPS)
     benchmark.extra_info["ratio"] = found.ratio("clock")
     assert found.ratio("clock") >= NOT_SLOWER
     assert found.ratio("processor") >= NO_MORE_WORK
@@ -100,21 +101,20 @@ def test_one_question_per_clip(benchmark, world: World, capsys, stage: str) -> N
 
 @pytest.mark.benchmark(timer=time.process_time)
 @pytest.mark.parametrize("stage", STAGES)
-def test_six_questions_share_a_clip(benchmark, world: World, capsys, stage: str) -> None:
+def test_six_questions_share_a_clip(benchmark, world: World, say, stage: str) -> None:
     found = compare(benchmark, world, stage, steps=16, questions=6, apart=True)
-    told(capsys, f"{stage}, six questions per clip against six rows", found, 6 * CLIPS)
+    told(say, f"{stage}, six questions per clip against six rows", found, 6 * CLIPS)
     benchmark.extra_info["ratio"] = found.ratio("processor")
     assert found.ratio("processor") >= SHARED_FASTER
 
 
 @pytest.mark.benchmark(timer=time.process_time)
-def test_time_is_linear_in_examples(benchmark, world: World, capsys) -> None:
+def test_time_is_linear_in_examples(benchmark, world: World, say) -> None:
     """A step costs the same early and late; and twice the clips cost no more than twice the time."""
     long = benchmark.pedantic(lambda: trained(world.job("stage1", steps=68, questions=6, clips=CLIPS)), rounds=1)
     early, late = per_step(long.processor[:34]), per_step(long.processor[34:])
     wide = per_step(trained(world.job("stage1", steps=20, questions=6, clips=2 * CLIPS)).processor)
-    with capsys.disabled():
-        print(f"\nseconds of a step: early {early:.3f}, late {late:.3f}; of twice the clips {wide:.3f}")
+    say(f"seconds of a step: early {early:.3f}, late {late:.3f}; of twice the clips {wide:.3f}")
     assert late == pytest.approx(early, rel=LINEAR)
     assert wide <= 2 * early * (1 + LINEAR)
 
@@ -147,7 +147,7 @@ class TimedDdp(DdpStrategy):
 
 @pytest.mark.benchmark(timer=time.process_time)
 @pytest.mark.parametrize("stage", STAGES)
-def test_shares_of_a_step(benchmark, world: World, capsys, stage: str) -> None:
+def test_shares_of_a_step(benchmark, world: World, say, stage: str) -> None:
     torch.set_num_threads(1)
     recipe, group = world.recipe(stage, steps=24, questions=6, clips=CLIPS), Group(0, 1, "cpu")
     settings = getattr(recipe.train, stage)
@@ -168,14 +168,15 @@ def test_shares_of_a_step(benchmark, world: World, capsys, stage: str) -> None:
     benchmark.pedantic(steps, (EDGE, 24), rounds=1)
     whole = time.process_time() - started
     shares = {part: seconds / whole for part, seconds in timed.seconds.items()}
-    with capsys.disabled():
-        print(f"\n{stage}: {whole / (24 - EDGE):.3f} s a step: "
-              + ", ".join(f"{part} {share:.1%}" for part, share in shares.items()))  # fmt: skip
+    say(
+        f"{stage}: {whole / (24 - EDGE):.3f} s a step: "
+        + ", ".join(f"{part} {share:.1%}" for part, share in shares.items())
+    )
     assert sum(shares.values()) == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.benchmark
-def test_share_of_ray(benchmark, world: World, capsys) -> None:
+def test_share_of_ray(benchmark, world: World, say) -> None:
     """By the clock: the loop is in another process. Of a step, and what starting and ending takes."""
     recipe, sets = (
         world.recipe("stage1", steps=40, questions=6, clips=CLIPS),
@@ -192,6 +193,7 @@ def test_share_of_ray(benchmark, world: World, capsys) -> None:
     alone, before = loop_and_rest(local=True)
     with connected():
         loop, rest = benchmark.pedantic(loop_and_rest, kwargs={"local": False}, rounds=1)
-    with capsys.disabled():
-        print(f"\n40 steps: {loop:.1f} s on Ray Train, {alone:.1f} s without, {loop / alone - 1:+.1%}; "
-              f"to start and to end {rest:.1f} s, {before:.1f} s without")  # fmt: skip
+    say(
+        f"40 steps: {loop:.1f} s on Ray Train, {alone:.1f} s without, {loop / alone - 1:+.1%}; "
+        f"to start and to end {rest:.1f} s, {before:.1f} s without"
+    )

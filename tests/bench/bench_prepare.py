@@ -1,0 +1,199 @@
+"""Decoding many videos: what Ray adds to bare processes that write the same parts, Ray Data's own `read_videos` beside it, and what
+becomes of memory and of the object store as videos grow in number.
+
+Seconds are the clock's, so they want an idle machine. All of it runs on 2 CPUs.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+
+from cluenet.data.batches import Batch, Clips, batches
+from cluenet.data.parts import Account, PartMaker
+from cluenet.data.workers import accounts_of
+from cluenet.recipe import Recipe
+from cluenet.records import VideoRef
+from helpers.environments import ROOT
+from helpers.other_readers import write_panned
+
+ROUNDS = 2
+VIDEOS, MANY = 300, 3000
+WIDE = 24
+"""Videos of 900 frames: `read_videos` decodes every frame of them."""
+RAY_AT_MOST = 1.15
+"""Times the seconds of bare processes."""
+READ_VIDEOS_AT_LEAST = 5.0
+"""Times the seconds of ours."""
+FLAT = 1.15
+"""Times the peak memory with 300 videos."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_session() -> Iterator[None]:
+    sources = os.pathsep.join(str(ROOT / name) for name in ("platform", "components", "tests"))
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": sources, "OMP_NUM_THREADS": "1"}},
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+def recipe_of(height: int, width: int) -> Recipe:
+    size = {"height": height, "width": width}
+    return Recipe.from_dict({"name": "bench", "data": {"sampler": {"name": "uniform", "frames": 16}, "size": size}})
+
+
+def linked(folder: Path, videos: Sequence[Path], count: int) -> list[Path]:
+    folder.mkdir()
+    paths = [folder / f"{number:05d}.mp4" for number in range(count)]
+    for number, path in enumerate(paths):
+        path.hardlink_to(videos[number % len(videos)])
+    return paths
+
+
+def work_of(paths: Sequence[Path]) -> list[Batch]:
+    clips = Clips()
+    for path in paths:
+        clips.add(VideoRef(str(path)))
+    return list(batches(clips.jobs()))
+
+
+def prepared(accounts: Iterator[Account]) -> int:
+    """How many files; none of them failed."""
+    files = [file for account in accounts for file in account["files"]]
+    assert all("key" in clip for file in files for clip in file["clips"])
+    return len(files)
+
+
+# ------------------------------------------------------------------------------------------------- against processes
+
+
+def parts_of(recipe: dict[str, Any], folder: str, texts: Sequence[str]) -> list[Account]:
+    """In a process of a pool: its share of the batches."""
+    maker = PartMaker(Recipe.from_dict(recipe), Path(folder))
+    try:
+        return [maker.account(Batch.from_json(text)) for text in texts]
+    finally:
+        maker.close()
+
+
+def with_processes(work: Sequence[Batch], recipe: Recipe, folder: Path) -> Iterator[Account]:
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        shares = [[batch.to_json() for batch in work[first::2]] for first in range(2)]
+        for accounts in pool.map(parts_of, [recipe.to_dict()] * 2, [str(folder)] * 2, shares):
+            yield from accounts
+
+
+def test_what_ray_adds(benchmark, say, tmp_path: Path) -> None:
+    """Processes and actors start within the measured time; Ray runs already."""
+    videos = [write_panned(tmp_path / f"{seed}.mp4", 250, 240, 320, gop=48, seed=seed) for seed in range(4)]
+    work, recipe = work_of(linked(tmp_path / "videos", videos, VIDEOS)), recipe_of(240, 320)
+    seconds: dict[str, list[float]] = {"processes": [], "ray": []}
+    made: dict[str, bytes] = {}
+    for number in range(ROUNDS):
+        for name, accounts in (("processes", with_processes), ("ray", accounts_of)):
+            folder, started = tmp_path / f"{name}-{number}", time.perf_counter()
+            assert prepared(accounts(work, recipe, folder)) == VIDEOS
+            seconds[name].append(time.perf_counter() - started)
+            made[name] = (folder / "clips" / work[0].part).read_bytes()
+    assert made["processes"] == made["ray"]
+    benchmark.pedantic(lambda: prepared(accounts_of(work, recipe, tmp_path / "ray-0")), rounds=1)  # parts are there
+    bare, ours = (statistics.median(seconds[name]) for name in ("processes", "ray"))
+    say(
+        f"{VIDEOS} videos, 16 of 250 frames at 320x240: bare processes {bare:.1f} s, Ray Data {ours:.1f} s, {ours / bare:.2f} "
+        f"times; a second time, everything found, {benchmark.stats.stats.min:.1f} s"
+    )
+    assert ours / bare <= RAY_AT_MOST
+
+
+# ----------------------------------------------------------------------------------------------- against read_videos
+
+
+def counted(paths: Sequence[Path], **settings: Any) -> int:
+    """Frames that Ray Data reads; they are counted and dropped, and nothing is written."""
+    frames = ray.data.read_videos([str(path) for path in paths], **settings)
+    counts = frames.map_batches(lambda batch: {"frames": [len(batch["frame"])]}, batch_size=16)
+    return sum(row["frames"] for row in counts.iter_rows())
+
+
+def test_against_read_videos(benchmark, say, tmp_path: Path) -> None:
+    """16 frames of each video; `read_videos` gives all, or with `fps=1` every 25th."""
+    video = write_panned(tmp_path / "one.mp4", 900, 360, 640, gop=48)
+    paths, recipe = linked(tmp_path / "videos", [video], WIDE), recipe_of(360, 640)
+    work = work_of(paths)
+    rounds = iter(range(ROUNDS))
+    benchmark.pedantic(lambda: prepared(accounts_of(work, recipe, tmp_path / f"ours-{next(rounds)}")), rounds=ROUNDS)
+    ours, theirs = benchmark.stats.stats.median, {}
+    for name, settings, frames in (("all frames", {}, 900), ("fps=1", {"fps": 1}, 36)):
+        started = time.perf_counter()
+        assert counted(paths, **settings) == frames * WIDE
+        theirs[name] = time.perf_counter() - started
+    each = ", ".join(f"{name} {value / WIDE:.2f} s ({value / ours:.1f} times)" for name, value in theirs.items())
+    say(f"{WIDE} videos of 900 frames at 640x360: ours {ours / WIDE:.2f} s per video; read_videos: {each}")
+    assert theirs["all frames"] / ours >= READ_VIDEOS_AT_LEAST
+
+
+# ---------------------------------------------------------------------------------------------- memory, object store
+
+
+@contextmanager
+def peak_mib() -> Iterator[list[float]]:
+    """Most memory that this process and those below it have to themselves, looked at ten times a second; one number at the end."""
+    peak, stop = [0.0], threading.Event()
+
+    def look() -> None:
+        while not stop.wait(0.1):
+            peak[0] = max(peak[0], sum(map(own_mib, [psutil.Process(), *psutil.Process().children(recursive=True)])))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        thread.join()
+
+
+def own_mib(process: psutil.Process) -> float:
+    with suppress(psutil.NoSuchProcess):
+        memory = process.memory_info()
+        return (memory.rss - memory.shared) / 2**20
+    return 0.0
+
+
+def stored_bytes() -> int:
+    """What was ever put into Ray's object store."""
+    address = ray.get_runtime_context().gcs_address
+    return int(get_memory_info_reply(get_state_from_address(address)).store_stats.cumulative_created_bytes)
+
+
+def test_memory_and_object_store(benchmark, say, tmp_path: Path) -> None:
+    video = write_panned(tmp_path / "small.mp4", 32, 64, 64, gop=12)
+    recipe, peaks, stored = recipe_of(64, 64), {}, {}
+    for count in (VIDEOS, MANY):
+        work, before = work_of(linked(tmp_path / str(count), [video], count)), stored_bytes()
+        with peak_mib() as peak:
+            assert prepared(accounts_of(work, recipe, tmp_path / f"made-{count}")) == count
+        peaks[count], stored[count] = peak[0], (stored_bytes() - before) / count
+    benchmark.pedantic(stored_bytes, rounds=1)
+    say(
+        f"peak memory of all processes: {VIDEOS} videos {peaks[VIDEOS]:.0f} MiB, {MANY} videos {peaks[MANY]:.0f} MiB; object store "
+        f"{stored[VIDEOS]:.0f} and {stored[MANY]:.0f} bytes per video, frames are {16 * 64 * 64 * 3}"
+    )
+    assert peaks[MANY] <= FLAT * peaks[VIDEOS]
+    assert stored[MANY] < 16 * 64 * 64 * 3 / 10
