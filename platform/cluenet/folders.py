@@ -67,7 +67,7 @@ def write_manifest(folder: str | Path, manifest: Mapping[str, Any]) -> Path:
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
     """What `write_manifest` wrote. Raises StorageError when the folder is missing, unfinished or damaged."""
-    path = storage.bring(Path(folder) / MANIFEST)
+    path = storage.bring(Path(folder) / MANIFEST, first=True)
     try:
         manifest = json.loads(path.read_text())
     except FileNotFoundError:

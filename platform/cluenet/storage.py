@@ -27,6 +27,9 @@ LONGEST_NAME = 255
 """Of a folder, in bytes, on usual file systems."""
 _QUOTED = re.compile(rf"({'|'.join(SCHEMES)})%3A%2F%2F.+")
 
+_BUILDING = re.compile(r"\..+\.part")
+"""Name of a folder in which `folders.building` is at work."""
+
 T = TypeVar("T")
 
 
@@ -101,10 +104,11 @@ def is_there(path: Path) -> bool:
     return store.has(key)
 
 
-def bring(path: Path) -> Path:
+def bring(path: Path, *, first: bool = False) -> Path:
     """The same path, where the file is now, unless there is none. Processes that want the same file fetch it once.
 
-    Raises StorageError."""
+    first: of its folder, before which nothing else is used. What is here already is then of an earlier try, which another
+    machine may have ended with other files, and is removed. Raises StorageError."""
     if path.exists() or (found := _remote(path)) is None or not found[0].has(found[1]):
         return path
     unfinished = path.with_name(f".{path.name}.fetch")
@@ -115,8 +119,16 @@ def bring(path: Path) -> Path:
             if not path.exists():
                 found[0].get(found[1], file)
                 file.flush()
+                if first:
+                    _remove_earlier(path.parent)
                 unfinished.replace(path)
     return path
+
+
+def _remove_earlier(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.name.startswith("."):  # those are being written
+            file.unlink(missing_ok=True)
 
 
 def bring_folder(folder: Path) -> Path:
@@ -150,19 +162,23 @@ def sizes(folder: Path, pattern: str) -> dict[Path, int]:
 
 
 def put(source: Path, path: Path) -> None:
-    """Puts a finished local file into the object store as `path`; nothing for a path in no mirror. Raises StorageError."""
+    """Puts a finished local file into the object store as `path`; nothing for a path in no mirror. Raises StorageError.
+
+    A file of a folder that is being built goes there with its folder (`put_folder`)."""
     if (found := _remote(path)) is not None:
         store, key = found
-        store.put(key, source)
+        if not any(map(_BUILDING.fullmatch, key.split("/")[:-1])):
+            store.put(key, source)
 
 
 def put_folder(source: Path, folder: Path, *, last: str = "") -> None:
     """`put` for every file in `source`, the one called `last` after all others. Raises StorageError."""
-    if _remote(folder) is None:
+    if (found := _remote(folder)) is None:
         return
-    names = [path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_file()]
-    for name in sorted(names, key=lambda name: str(name) == last):
-        put(source / name, folder / name)
+    store, key = found
+    names = [path.relative_to(source).as_posix() for path in sorted(source.rglob("*")) if path.is_file()]
+    for name in sorted(names, key=lambda name: name == last):
+        store.put(f"{key}/{name}", source / name)
 
 
 def take_folder(folder: Path) -> None:
