@@ -15,7 +15,7 @@ CLIPS_PER_BATCH = 128
 """Bounds a worker's memory: 128 clips of 16 frames of 448 x 448 are 1.2 GB. A file with more clips is opened again."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Span:
     """A clip within its file."""
 
@@ -27,7 +27,7 @@ class Span:
         return self.start_seconds, float("inf") if self.end_seconds is None else self.end_seconds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileJob:
     """One opening of a video: all clips that questions ask for."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import cluenet
+from cluenet import storage
 from cluenet.data.accounting import QuestionAccounts, VideoAccounts, check
 from cluenet.data.batches import Batch, Clips, Span, batches
 from cluenet.data.parts import Account
@@ -44,8 +45,10 @@ from cluenet.registry import ComponentConfig
 
 ROWS_BETWEEN_UPDATES = 500
 
-Outcomes = dict[tuple[str, float | None, Span], Mapping[str, Any]]
-"""(path, fps, span) -> what the part's account says of this clip."""
+Outcome = str | Mapping[str, Any]
+"""Of a clip: its key, or what the part's account says of one that could not be made. Most of the driver's memory is this."""
+Outcomes = dict[tuple[str, float | None, Span], Outcome]
+"""By (path, fps, span)."""
 Ready = Iterator[tuple[Example, str]]
 """Examples whose clip is ready, in the dataset's order, each with the clip's key."""
 
@@ -55,13 +58,14 @@ log = logging.getLogger("cluenet")
 def prepare(recipe: Recipe, dataset: ComponentConfig, *, progress: type[Progress] = Progress) -> Path:
     """The finished folder of one dataset entry; made, or completed, unless it is there.
 
-    Raises DataError (unreadable dataset, repeated ids, no usable question), StorageError (full disk; what is done is
-    kept), ClusterError, RecipeError (a store that is no local path).
+    Raises DataError (unreadable dataset, repeated ids, no usable question), StorageError (full disk, lost connection; what is
+    done is kept), ClusterError.
     """
     folder = folder_of(recipe, dataset)
     if finished(folder):
         _tell_what_can_be_retried(folder)
         return folder
+    storage.require_writable(folder)
     with Rows(folder) as rows:
         run = _Run(recipe, dataset, folder, rows)
         run.read(progress)
@@ -116,18 +120,22 @@ class _Run:
         group = 0
         for file in account["files"]:
             for clip in file["clips"]:
-                self.outcomes[file["path"], file["fps"], Span(clip["start_seconds"], clip["end_seconds"])] = clip
-                if "key" in clip:
+                key: str | None = clip.get("key")
+                span = Span(clip["start_seconds"], clip["end_seconds"])
+                self.outcomes[file["path"], file["fps"], span] = clip if key is None else key
+                if key is not None:
                     place = (account["part"], group)
-                    self.places[clip["key"]] = min(place, self.places.get(clip["key"], place))
+                    self.places[key] = min(place, self.places.get(key, place))
                     group += 1
 
     def _all_there(self, work: list[Batch]) -> None:
-        lost = [batch.part for batch in work if not (self.folder / "clips" / batch.part).is_file()]
+        there = {part.name for part in storage.sizes(self.folder / "clips", "part-*")}
+        lost = [batch.part for batch in work if batch.part not in there]
         if lost:
             raise StorageError(
                 f"{self.folder}: workers wrote {len(work)} parts, {len(lost)} of them cannot be seen from here, such as "
-                f"{lost[0]}. Set `store=` to a folder that all machines of the cluster share, such as NFS."
+                f"{lost[0]}. Set `store=` to a folder that all machines of the cluster share, such as NFS, or to a URI such as "
+                "s3://bucket/store."
             )
         remove_leftovers(self.folder, {batch.part for batch in work})
 
@@ -150,14 +158,12 @@ class _Run:
 
     def _ready(self, accounts: QuestionAccounts, quarantined: list[Quarantined]) -> Ready:
         for number, row in enumerate(self.rows):
-            clip = self._clip(row) if isinstance(row, Example) else {}
-            if isinstance(row, Example) and "key" in clip:
-                yield row, clip["key"]
-                continue
             if isinstance(row, Example):
-                why = clip["reason"], clip["detail"], clip["reader"]
-                hidden = row.answer is None
-                row = Quarantined(row.id, row.dataset, row.video.path, *why, row.type, row.meta, hidden=hidden)
+                clip = self._clip(row)
+                if isinstance(clip, str):
+                    yield row, clip
+                    continue
+                row = _quarantined(row, clip)
             accounts.add_quarantined(row)
             quarantined.append(replace(row, row=number))
 
@@ -175,14 +181,14 @@ class _Run:
                 yield example, key
 
     def _num_ready(self) -> int:
-        return sum("key" in self._clip(row) for row in self.rows if isinstance(row, Example))
+        return sum(isinstance(self._clip(row), str) for row in self.rows if isinstance(row, Example))
 
     def _counted(self, ready: Ready, accounts: QuestionAccounts) -> Ready:
         for example, key in ready:
             accounts.add_ready(example)
             yield example, key
 
-    def _clip(self, example: Example) -> Mapping[str, Any]:
+    def _clip(self, example: Example) -> Outcome:
         video = example.video
         return self.outcomes[video.path, video.fps, Span(video.start_seconds, video.end_seconds)]
 
@@ -214,6 +220,11 @@ class _Run:
         return {name: round(value, 3) for name, value in self.seconds.items()}
 
 
+def _quarantined(row: Example, clip: Mapping[str, Any]) -> Quarantined:
+    why, hidden = (clip["reason"], clip["detail"], clip["reader"]), row.answer is None
+    return Quarantined(row.id, row.dataset, row.video.path, *why, row.type, row.meta, hidden=hidden)
+
+
 def _nothing_ready(folder: Path, title: str, quarantined: list[Quarantined], reasons: Mapping[str, int]) -> str:
     if not quarantined:
         return f"dataset {title}: there are no questions at all. Check the dataset's path, `split` and `max_samples`."
@@ -230,12 +241,12 @@ def _tell_what_can_be_retried(folder: Path) -> None:
     """A finished folder does not change by itself: its address would then stand for two contents. So say what could."""
     if not read_manifest(folder).get("quarantined", {}).get("reasons", {}).get("missing"):
         return
-    with storage_errors(folder), (folder / "quarantine.jsonl").open(encoding="utf-8") as file:
+    with storage_errors(folder), storage.bring(folder / "quarantine.jsonl").open(encoding="utf-8") as file:
         rows = map(json.loads, file)
         found = {row["path"] for row in rows if row["reason"] == "missing" and Path(row["path"]).exists()}
     if found:
         log.warning(
             "%s: %d videos that were missing when it was prepared are there now, such as %s. To use them delete %s and the "
             "run folders made from it, and run again; what was decoded is kept.",
-            folder, len(found), min(found), folder / "manifest.json",
+            folder, len(found), min(found), storage.shown(folder / "manifest.json"),
         )  # fmt: skip

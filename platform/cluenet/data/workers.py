@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from cluenet.recipe import Recipe
 BATCHES_PER_TASK = 4
 """A Ray Data task costs about 10 ms of its own; four batches of the smallest videos cost about 400 ms."""
 
+MOST_TASKS = 10_000
+"""Ray keeps an object and a record of every task for as long as the step runs. Larger tasks lose nothing: parts are kept one by one."""
+
 MOST_WORKERS = 64
 """On a cluster that grows nobody knows how far; `data.decode_workers` says otherwise."""
 
@@ -35,7 +39,7 @@ def accounts_of(work: Sequence[Batch], recipe: Recipe, folder: Path) -> Iterator
     have = capacity()
     cpus = MOST_WORKERS if have is None else int(have.get("CPU", 0))
     workers = number_of_workers(recipe.data.decode_workers, cpus, len(work))
-    tasks = max(workers, -(-len(work) // BATCHES_PER_TASK))
+    tasks = number_of_tasks(len(work), workers)
     with quiet():
         batches = ray.data.from_items([{"batch": batch.to_json()} for batch in work], override_num_blocks=tasks)
         accounts = batches.map_batches(
@@ -49,6 +53,11 @@ def accounts_of(work: Sequence[Batch], recipe: Recipe, folder: Path) -> Iterator
             if row["error"]:
                 raise pickle.loads(row["error"])
             yield json.loads(row["account"])
+
+
+def number_of_tasks(batches: int, workers: int) -> int:
+    """One for BATCHES_PER_TASK batches, at least one for each worker, at most MOST_TASKS."""
+    return max(workers, min(MOST_TASKS, math.ceil(batches / BATCHES_PER_TASK)))
 
 
 def number_of_workers(wanted: int | None, cpus: int, batches: int) -> int:
