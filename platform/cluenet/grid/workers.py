@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from cluenet import storage
 from cluenet.errors import CluenetError
 from cluenet.folders import storage_errors
 from cluenet.grid.account import Outcome
@@ -48,8 +49,10 @@ class RayPool:
 
 def _anywhere(recipe: Recipe) -> dict[str, Any]:
     """With folders that mean the same in every process."""
-    plan = Plan(recipe)
-    return {**recipe.to_dict(), "extends": None, "runs": str(plan.runs), "store": str(store_folder(recipe))}
+    folders = {
+        "runs": str(Plan(recipe).runs), "store": storage.absolute(recipe.store), "mirror": storage.absolute(recipe.mirror),
+    }  # fmt: skip
+    return {**recipe.to_dict(), "extends": None, **folders}
 
 
 def _outcome(task: Any) -> Outcome:
