@@ -17,7 +17,6 @@ from cluenet.grid.account import Outcome
 from cluenet.grid.demand import Demand, in_process
 from cluenet.grid.graph import Key, Node
 from cluenet.planning import Plan
-from cluenet.prepared import store_folder
 from cluenet.recipe import Recipe
 
 SECONDS_BETWEEN_LOOKS = 0.5
