@@ -87,7 +87,6 @@ def test_far_steps_cost_as_little_as_near_ones(monkeypatch, step):
     streams: list[tuple] = []
     original = planning._rng
     monkeypatch.setattr(planning, "_rng", lambda *parts: streams.append(parts) or original(*parts))
-    planning._permutation.cache_clear()
     planning._round.cache_clear()
     assert len(Plan((5000, 300), (1.0, 2.0), 1, 16, 6).batch(step)) == 16
     assert 1 <= len(streams) <= 6  # two rounds and two permutations of each dataset, if the batch lies on their borders
@@ -153,3 +152,14 @@ def test_seeds_differ_and_fit():
     seeds = {seed_of(0, "stage1", step, rank, part) for step in range(20) for rank in range(4) for part in range(4)}
     assert len(seeds) == 320
     assert max(seeds) < 2**60
+
+
+def test_each_order_is_made_once_and_one_is_kept_for_each_of_many_datasets(monkeypatch):
+    made = []
+    make = planning._rng
+    monkeypatch.setattr(planning, "_rng", lambda *parts: (made.append(parts), make(*parts))[1])
+    plan = Plan((20,) * 40, (1.0,) * 40, seed=3, clips_per_batch=8, questions_per_clip=1)
+    rounds = [plan.draw(number) for number in range(3 * 800)]
+    assert {(draw.dataset, draw.visit) for draw in rounds} == {(s, visit) for s in range(40) for visit in range(3)}
+    assert len([parts for parts in made if "clips" in parts]) == 3 * 40
+    assert sum(order.nbytes for _, order in plan._orders.values()) == 8 * 800

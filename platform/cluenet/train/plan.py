@@ -10,7 +10,7 @@ through permutations of its clips, so that every clip is seen before any is seen
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -68,8 +68,7 @@ class Plan:
         block = self._block_of(number)
         dataset, earlier = _place(self._counts(block), self.seed, block, number - self._drawn_before(block))
         visit, place = divmod(earlier + self._drawn(dataset, block), self.num_clips[dataset])
-        order = _permutation(self.num_clips[dataset], self.seed, "clips", dataset, visit)
-        return Draw(dataset, int(order[place]), visit)
+        return Draw(dataset, int(self._order(dataset, visit)[place]), visit)
 
     def questions(self, draw: Draw, num_questions: int) -> list[int]:
         """Which of a clip's questions (numbers below `num_questions`) this draw asks: `questions_per_clip` of them.
@@ -80,6 +79,18 @@ class Plan:
         circle = _rng(self.seed, "questions", draw.dataset, draw.clip).permutation(num_questions)
         first = draw.visit * self.questions_per_clip
         return [int(circle[(first + i) % num_questions]) for i in range(self.questions_per_clip)]
+
+    def _order(self, dataset: int, visit: int) -> np.ndarray:
+        """Of the dataset's clips. One is kept for each dataset: draws that follow each other seldom need an earlier one."""
+        kept, order = self._orders.get(dataset, (None, None))
+        if order is None or kept != visit:
+            order = _rng(self.seed, "clips", dataset, visit).permutation(self.num_clips[dataset])
+            self._orders[dataset] = visit, order
+        return order
+
+    @cached_property
+    def _orders(self) -> dict[int, tuple[int, np.ndarray]]:
+        return {}
 
     # ---------------------------------------------------------------------------------------------- mixing
     def _rate(self, dataset: int) -> float:
@@ -133,18 +144,13 @@ def _place(counts: tuple[int, ...], seed: int, block: int, position: int) -> tup
     return int(datasets[position]), int(earlier[position])
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)
 def _round(counts: tuple[int, ...], seed: int, block: int) -> tuple[np.ndarray, np.ndarray]:
     datasets = _rng(seed, "mix", block).permutation(np.repeat(np.arange(len(counts)), counts))
     earlier = np.zeros(len(datasets), dtype=np.int64)
     for dataset, count in enumerate(counts):
         earlier[datasets == dataset] = np.arange(count)
     return datasets, earlier
-
-
-@lru_cache(maxsize=16)
-def _permutation(count: int, *parts: int | str) -> np.ndarray:
-    return _rng(*parts).permutation(count)
 
 
 def _rng(*parts: int | str) -> np.random.Generator:
