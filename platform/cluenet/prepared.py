@@ -192,9 +192,11 @@ def write_quarantine(folder: Path, rows: Iterable[Quarantined]) -> None:
 
 def write_index(folder: Path, places: Mapping[str, tuple[str, int]]) -> None:
     """`index.parquet`. places: clip key -> (name of its part, row group)."""
-    rows = [{"key": key, "part": part, "row_group": group} for key, (part, group) in sorted(places.items())]
+    keys = sorted(places)
+    parts, groups = ([places[key][column] for key in keys] for column in (0, 1))
     with atomic_file(folder / "index.parquet") as file:
-        pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), file, compression="zstd")
+        table = pa.table({"key": keys, "part": parts, "row_group": groups}, schema=INDEX_SCHEMA)
+        pq.write_table(table, file, compression="zstd")
 
 
 def remove_leftovers(folder: Path, parts: Set[str]) -> None:

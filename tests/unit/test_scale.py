@@ -9,7 +9,7 @@ import pytest
 
 from cluenet import prepared
 from cluenet.data.batches import CLIPS_PER_BATCH, FILES_PER_BATCH, Batch, Clips, batches
-from cluenet.prepared import PreparedSet
+from cluenet.prepared import PreparedSet, write_index
 from cluenet.records import Example, VideoRef
 from helpers.memory import bytes_per_row
 from helpers.synthetic import key_of, question, questions_on_disk
@@ -49,9 +49,15 @@ class TestPreparedSet:
         few, many = ((sets[size] / "index.parquet").stat().st_size for size in (FEW, MANY))
         assert (many - few) / (MANY - FEW) < 60
 
+    def test_writing_the_index_takes_little_more_than_what_it_says(self, tmp_path: Path) -> None:
+        def written(size: int) -> None:
+            write_index(tmp_path, {key_of(number): ("part-00000.parquet", number) for number in range(size)})
+
+        assert bytes_per_row(written, FEW, MANY).peak < 400
+
     def test_an_open_set_is_small(self, sets: dict[int, Path]) -> None:
         """In every worker of every step."""
-        assert bytes_per_row(lambda size: PreparedSet(sets[size]), FEW, MANY).held < 250
+        assert bytes_per_row(lambda size: PreparedSet(sets[size]), FEW, MANY).held < 200
 
     def test_questions_stay_arrow_until_they_are_asked_for(self, sets: dict[int, Path]) -> None:
         def opened(size: int) -> PreparedSet:
@@ -59,7 +65,7 @@ class TestPreparedSet:
             assert found.num_questions_of(found.clip_keys[size // 2]) == 1
             return found
 
-        assert bytes_per_row(opened, FEW, MANY).held < 1100
+        assert bytes_per_row(opened, FEW, MANY).held < 800
 
     def test_counting_the_questions_of_clips_makes_none(
         self, sets: dict[int, Path], monkeypatch: pytest.MonkeyPatch
