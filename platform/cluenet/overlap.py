@@ -112,10 +112,12 @@ def find(recipe: Recipe, prepared: Prepared) -> list[Overlap]:
 
 
 def _overlaps(recipe: Recipe, prepared: Prepared) -> Iterator[tuple[int, str, Overlap]]:
-    """With the number and the name of the test set's entry."""
-    sets = {split: _sets(recipe, split, prepared[split]) for split in ("train", "validation", "test")}
-    for index, test in sets["test"].items():
-        for seen in (*sets["train"].values(), *sets["validation"].values()):
+    """With the number and the name of the test set's entry. Reads a footer of every part, and none where nothing is tested."""
+    tests = _sets(recipe, "test", prepared["test"])
+    others = ("train", "validation") if tests else ()
+    trained = [one for split in others for one in _sets(recipe, split, prepared[split]).values()]
+    for index, test in tests.items():
+        for seen in trained:
             if shared := test.shared_with(seen):
                 yield index, recipe.data.test[index].name, Overlap(test, seen, tuple(shared))
 

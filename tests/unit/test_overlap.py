@@ -182,3 +182,17 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     part.write_bytes(part.read_bytes()[:-10])
     with pytest.raises(DataError, match=r"part-00000-x.parquet: damaged. Delete .*one and prepare it again"):
         check(recipe(train=[CLEVRER]), {"train": [folder], "validation": [], "test": []})
+
+
+def test_no_part_is_opened_where_nothing_is_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(part: Path) -> None:
+        raise AssertionError(f"{part} was opened")
+
+    monkeypatch.setattr("cluenet.overlap.read_account", refuse)
+    folder = prepared(tmp_path / "train", {"a.mp4": "sha"})
+    with pytest.raises(AssertionError, match="was opened"):
+        check(
+            recipe(train=[messages("train")], test=[messages("test")]),
+            {"train": [folder], "validation": [], "test": [folder]},
+        )
+    assert check(recipe(train=[messages("train")]), {"train": [folder], "validation": [], "test": []}) == []
