@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from helpers.object_store import CREDENTIALS
+
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # read when Ray is imported; else it writes ~/.ray/auth_token
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.update(CREDENTIALS)  # of moto's S3, for workers
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [str(ROOT / name) for name in ("platform", "components", "tests")]
