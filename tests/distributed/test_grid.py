@@ -14,6 +14,8 @@ from cluenet.folders import finished, read_manifest
 from cluenet.grid import running
 from cluenet.grid.graph import graph_of
 from cluenet.planning import Plan
+from cluenet.recipe import Recipe
+from cluenet.run import Run
 from helpers.environments import HERE
 from helpers.grids import grid_of
 from helpers.prepared import prepared_set
@@ -119,6 +121,42 @@ def test_a_failed_cell_is_tried_again_and_reported_and_the_others_go_on(shared, 
     assert "Lower train.stage2.lr" in why
     failed = [step for step in account(grid).values() if step["error"]]
     assert [step["attempts"] for step in failed] == [2]
+
+
+def test_bad_cells_are_stopped_and_the_others_have_the_weights_of_a_whole_run(shared, tmp_path):
+    """Three cells of 4 steps: the best one of them and the reference go on from the rung at 2. The last two learn nothing."""
+    settings = {"train.stage1.steps": 3, "train.validation.every": 1}
+    grid = grid_in(
+        tmp_path, shared, axes={"train.stage1.lr": [0.02, 1e-6, 1e-7]}, asha={"first": 2, "eta": 2}, set=settings
+    )
+    content = run(grid)
+    decided = json.loads((grid.folder / "asha.json").read_text())["rungs"]
+    names = [cell.name for cell in grid.cells]
+    assert sorted(one["cells"][0] for one in decided) == sorted(names)
+    went_on = {one["cells"][0] for one in decided if one["promoted"]}
+    best = max(decided, key=lambda one: (one["accuracy"], -names.index(one["cells"][0])))
+    assert {names[0], best["cells"][0]} <= went_on < set(names)
+    for cell, made in zip(content["cells"], grid.cells):
+        plan = Plan(made.recipe)
+        assert cell["state"] == ("finished" if cell["name"] in went_on else "stopped")
+        assert finished(plan.run / "stage1") == finished(plan.run / "model") == (cell["name"] in went_on)
+        assert [path.name for path in (plan.run / "stage1").glob("checkpoint-000002")] or cell["name"] in went_on
+    assert_same_as_a_whole_run(grid.cells[0].recipe, tmp_path)
+    files = [grid.folder / name for name in ("grid.json", "asha.json", "steps.json")]
+    before = [file.read_bytes() for file in files]
+    run(grid)  # nothing is left
+    assert [file.read_bytes() for file in files] == before
+
+
+def assert_same_as_a_whole_run(recipe: Recipe, folder: Path) -> None:
+    """Here and without a pause."""
+    whole = recipe.model_copy(update={"runs": str(folder / "whole")})
+    with Run(whole, local=True, say=lambda line: None) as one:
+        model = one.model
+    mine = Plan(recipe).run / "model"
+    weights = [path.relative_to(model) for path in model.rglob("*.safetensors")]
+    assert weights
+    assert all((mine / name).read_bytes() == (model / name).read_bytes() for name in weights)
 
 
 @pytest.mark.slow

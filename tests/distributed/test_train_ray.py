@@ -97,3 +97,31 @@ def test_an_error_of_one_worker_reaches_the_user_as_it_is_and_is_not_retried(tmp
             prepared={**sets, "train": [sets["train"][0], lonely]},
         )  # fmt: skip
     assert not finished(tmp_path / "run" / "stage1")
+
+
+@pytest.mark.slow
+def test_a_stage_of_two_workers_is_left_where_it_is_wanted_and_goes_on_to_the_same_weights(tmp_path, sets):
+    settings = recipe(**{**SETTINGS, "stage1": {"steps": 6}, "validation": {"every": 3}})
+
+    def train(run: Path, pause_at: int | None = None) -> Path | None:
+        return train_stage(
+            settings,
+            "stage1",
+            run=run,
+            base=base_folder(),
+            prepared=sets,
+            init=None,
+            address="c" * 20,
+            pause_at=pause_at,
+        )
+
+    whole = train(tmp_path / "whole")
+    assert train(tmp_path / "cut", 2) is None
+    assert not finished(tmp_path / "cut" / "stage1")
+    assert train(tmp_path / "cut", 4) is None
+    cut = train(tmp_path / "cut")
+    assert cut.name == whole.name
+    last = [tmp_path / run / "stage1" / checkpoints.name_of(6) for run in ("whole", "cut")]
+    assert weights_of(last[0]) == weights_of(last[1])
+    assert optimizer_of(last[0]) == optimizer_of(last[1])
+    assert lines_of(tmp_path / "whole") == lines_of(tmp_path / "cut")

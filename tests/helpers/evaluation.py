@@ -78,6 +78,6 @@ class Silent:
         self.done += n
 
     def update(self, done: int, total: int | None = None, **values: float) -> None:
-        self.done = done
+        self.done, self.total = done, self.total if total is None else total
 
     last: Silent

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from cluenet.grid.execute import Execution
 from cluenet.grid.graph import Graph, Key, Node
 from cluenet.recipe import Recipe
 from helpers.evaluation import Silent
+from helpers.pools import Pretended
 
 
 def recipe(workers: int = 1, gpu: float = 0.0) -> Recipe:
@@ -30,34 +30,6 @@ def node(step: str, name: str, *needs: Key, workers: int = 1, gpu: float = 0.0, 
 
 def graph(*nodes: Node) -> Graph:
     return Graph({one.key: one for one in nodes}, {}, {})
-
-
-class Pretended:
-    """Steps end one at a time, the one that was started last first. fails: how often each one does."""
-
-    def __init__(self, whole: Demand, fails: dict[str, int] | None = None):
-        self.whole, self.fails = whole, dict(fails or {})
-        self.started: list[str] = []
-        self.running: list[tuple[Key, Demand]] = []
-        self.most = Demand(0, 0)
-        self.stopped = False
-
-    def start(self, node: Node, demand: Demand) -> None:
-        self.started.append(node.key[1])
-        self.running.append((node.key, demand))
-        used = Demand(sum(one.cpu for _, one in self.running), sum(one.gpu for _, one in self.running))
-        self.most = Demand(max(self.most.cpu, used.cpu), max(self.most.gpu, used.gpu))
-
-    def ended(self) -> Iterator[tuple[Key, Outcome]]:
-        key, _ = self.running.pop()
-        if self.fails.get(key[1], 0):
-            self.fails[key[1]] -= 1
-            yield key, Outcome(1.0, "it broke", 2)
-        else:
-            yield key, Outcome(1.0)
-
-    def stop(self) -> None:
-        self.stopped = True
 
 
 def run(found: Graph, pool: Pretended, folder: Path, retries: int = 0) -> Execution:
@@ -108,7 +80,16 @@ def test_a_failed_step_is_tried_again(tmp_path):
     assert pool.started == ["a", "a", "b"]
     assert not done.failed
     account = json.loads((tmp_path / "steps.json").read_text())
-    assert account["stage1 a"] == {"seconds": 1.0, "error": "", "exit_code": 0, "details": "", "attempts": 2}
+    assert account["stage1 a"] == {
+        "seconds": 1.0, "error": "", "exit_code": 0, "details": "", "paused": False, "attempts": 2,
+    }  # fmt: skip
+
+
+def test_seconds_of_a_paused_step_add_up_and_those_of_failures_do_not(tmp_path):
+    account, key = Account(tmp_path), ("stage1", "a")
+    for outcome in (Outcome(2.0, "it broke", 2), Outcome(3.0, paused=True), Outcome(4.0, paused=True), Outcome(5.0)):
+        account.add(key, outcome, 1)
+    assert json.loads((tmp_path / "steps.json").read_text())["stage1 a"]["seconds"] == 12.0
 
 
 def test_what_needs_a_failed_step_is_left_and_the_others_go_on(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from cluenet import fingerprint
 from cluenet.folders import write_manifest
 from cluenet.grid.account import Account, Outcome
+from cluenet.grid.brackets import Brackets
 from cluenet.grid.cost import costs
 from cluenet.grid.demand import Demand, demand_of, in_process
 from cluenet.grid.graph import graph_of
@@ -85,7 +86,7 @@ def test_costs_are_those_measured_before_and_operations(tmp_path):
     assert (after["stage2"].left, after["stage2"].seconds) == (2, 24.0)
     assert after["stage2"].teraflop == pytest.approx(before["stage2"].teraflop * 2 / 3)
     assert after["prepare"].teraflop is None
-    planned = plan_dict(grid, graph, list(after.values()))
+    planned = plan_dict(grid, Brackets(graph), list(after.values()), None)
     assert [run["cell"] for run in planned["runs"]] == [cell.name for cell in grid.cells]
 
 

@@ -1,8 +1,8 @@
 """What the steps of a grid took, and what went wrong with them: `<runs>/grids/<name>/steps.json`.
 
-    {"stage1 0f3a...": {"seconds": 41.2, "attempts": 1, "error": "", "exit_code": 0, "details": ""}, ...}
+    {"stage1 0f3a...": {"seconds": 41.2, "attempts": 1, "error": "", "exit_code": 0, "details": "", "paused": false}, ...}
 
-Seconds of the last attempt. It survives a kill, so that a table that is written again knows why a cell has no result.
+Seconds of the last attempt, and of those before it that were paused. It survives a kill, so that a table that is written again knows why a cell has no result.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from cluenet.grid.graph import Graph, Key
 @dataclass(frozen=True)
 class Outcome:
     """What became of one attempt. error: in words, empty when it went well. exit_code: as the command line's. details: the
-    traceback of a bug."""
+    traceback of a bug. paused: a stage that was left before its end, as it should be."""
 
     seconds: float
     error: str = ""
     exit_code: int = 0
     details: str = ""
+    paused: bool = False
 
 
 class Account:
@@ -38,7 +39,9 @@ class Account:
 
     def add(self, key: Key, outcome: Outcome, attempt: int) -> None:
         """Raises StorageError."""
-        self._steps[" ".join(key)] = {**vars(outcome), "seconds": round(outcome.seconds, 2), "attempts": attempt}
+        before = self._steps.get(" ".join(key), {})
+        seconds = outcome.seconds + (before["seconds"] if before.get("paused") else 0.0)
+        self._steps[" ".join(key)] = {**vars(outcome), "seconds": round(seconds, 2), "attempts": attempt}
         atomic_write_json(self._file, self._steps)
 
     def error(self, key: Key) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from cluenet.errors import Problem, RecipeError
 from cluenet.grid.checks import axis_problems, cell_problems, exclude_problems, leaves_of, override_problems
 from cluenet.grid.combine import combinations_of, name_of, setting_of
+from cluenet.grid.rungs import asha_problems
 from cluenet.grid.spec import Axis, GridSpec, Value, axes_of, read_spec
 from cluenet.recipe import Recipe, assign, override, read_values
 from cluenet.records import content_hash
@@ -39,6 +40,7 @@ class Grid:
     spec: GridSpec
     axes: tuple[Axis, ...]
     cells: tuple[Cell, ...]
+    file: str
 
     @property
     def folder(self) -> Path:
@@ -64,10 +66,10 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
     except RecipeError as error:
         raise RecipeError(str(file), [*problems, *(_of_base(error, problem) for problem in error.problems)]) from None
     cells, wrong = _cells(spec, axes, base)
-    problems += wrong or cell_problems(spec, cells)
+    problems += wrong or [*cell_problems(spec, cells), *asha_problems(spec.asha, cells)]
     if problems:
         raise RecipeError(str(file), list(dict.fromkeys(problems)))
-    return Grid(spec, tuple(axes), tuple(cells))
+    return Grid(spec, tuple(axes), tuple(cells), str(file))
 
 
 # ------------------------------------------------------------------------------------------------------- making

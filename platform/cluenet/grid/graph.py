@@ -22,7 +22,7 @@ NOT_HERE = ("report",)
 @dataclass(frozen=True)
 class Node:
     """One unique step. recipe: of the first run that needs it, in whose folder it is done. evaluation: the folder of scores in
-    there. needs: what comes before."""
+    there. needs: what comes before. pause_at: the step of its stage at which it is left, to go on later."""
 
     key: Key
     recipe: Recipe
@@ -30,6 +30,7 @@ class Node:
     folder: Path
     needs: tuple[Key, ...]
     finished: bool
+    pause_at: int | None = None
 
     @property
     def step(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluenet.folders import atomic_write_json, atomic_write_text
-from cluenet.grid.tables import notes
+from cluenet.grid.tables import notes, selection
 from cluenet.report import charts
 from cluenet.report.charts import Chart, Curve, Dots, Point
 from cluenet.report.page import render
@@ -22,9 +22,12 @@ def write(folder: Path, content: Mapping[str, Any]) -> list[Path]:
     """content: of grid.json. Returns the files. Raises StorageError."""
     page = render(
         "grid.html.j2",
-        {"grid": content, **_charts(content), "notes": list(notes(content))},
+        {
+            "grid": content, **_charts(content), "notes": list(notes(content)),
+            "selection": content["asha"] and selection(content["asha"]),
+        },
         folder=Path(__file__).parent,
-    )
+    )  # fmt: skip
     return [
         atomic_write_json(folder / "grid.json", content),
         atomic_write_text(folder / "grid.csv", _csv(content)),
@@ -62,7 +65,7 @@ def _numbers(cell: Mapping[str, Any], name: str) -> dict[str, Any]:
         **{f"difference{end}": difference.get(key) for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))},
         "p": result.get("p_value"), "p_holm": row.get("p_holm"),
         "tokens": found.get("tokens"), "seconds_per_question": found.get("seconds_per_question"), "pareto": found.get("pareto"),
-        "refused": found.get("refused"),
+        "refused": found.get("refused"), "why": "; ".join(run["why"] for run in cell["runs"] if run["why"]),
     }  # fmt: skip
 
 

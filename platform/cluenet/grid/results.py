@@ -1,10 +1,10 @@
 """What a grid found, from the folders of its runs alone: the same folders give the same bytes.
 
-    grid.json   {grid, mode, seeds, axes, test_sets, cells, effects, types, resamples}
+    grid.json   {grid, mode, seeds, axes, asha, test_sets, cells, effects, types, resamples}
     grid.csv    a line per cell and test set
 
-A cell is {name, values, state, runs, sets}. Its state is `finished`, `partial` (some seeds lack), `failed` or `not run`; runs:
-{seed, folder, state, why}. sets, by test set: accuracy {value, low, high, n} over its seeds with their own `accuracies`, tokens
+A cell is {name, values, state, runs, sets}. Its state is `finished`, `partial` (some seeds lack), `failed`, `stopped` (by asha, see
+`grid.brackets`) or `not run`; runs: {seed, folder, state, why}. asha: {first, eta, rungs} or null. sets, by test set: accuracy {value, low, high, n} over its seeds with their own `accuracies`, tokens
 (visual ones and clue words that the answer pass reads, per question), seconds_per_question, `pareto` (no other cell is at least as good in
 all three and better in one), and `difference` to the reference: a row of `cluenet compare` (`evaluate.compare.Row`), or null
 where `refused` says why there is none. effects: see `grid.effects`. types: rows by question type.
@@ -22,18 +22,19 @@ from cluenet.evaluate.arms import Arm, EvaluatedRun, differences
 from cluenet.evaluate.compare import ALL, Row, corrected, rights, rows_of
 from cluenet.evaluate.files import read_results
 from cluenet.grid.account import Account
+from cluenet.grid.brackets import Brackets
 from cluenet.grid.cells import Cell, Grid
 from cluenet.grid.effects import effects
 from cluenet.grid.graph import Graph
 from cluenet.metrics.arms import RESAMPLES, mean_accuracy
 from cluenet.plain import rounded
 
-FINISHED, PARTIAL, FAILED, NOT_RUN = "finished", "partial", "failed", "not run"
+FINISHED, PARTIAL, FAILED, STOPPED, NOT_RUN = "finished", "partial", "failed", "stopped", "not run"
 
 
 @dataclass(frozen=True)
 class SeedRun:
-    """One cell with one seed. evaluated: its finished evaluation. why: what it failed of."""
+    """One cell with one seed. evaluated: its finished evaluation. why: what it failed of, or was stopped for."""
 
     seed: int
     folder: str
@@ -62,7 +63,9 @@ class CellResult:
     @property
     def state(self) -> str:
         states = {run.state for run in self.runs}
-        return states.pop() if len(states) == 1 else PARTIAL if FINISHED in states else FAILED
+        if len(states) == 1:
+            return states.pop()
+        return PARTIAL if FINISHED in states else FAILED if FAILED in states else NOT_RUN
 
     @property
     def sets(self) -> list[str]:
@@ -71,31 +74,35 @@ class CellResult:
 
 def collect(grid: Grid, graph: Graph, account: Account, *, resamples: int = RESAMPLES) -> dict[str, Any]:
     """The content of grid.json. graph: of all cells. Raises DataError for an evaluation that cannot be read."""
-    results = compared([_cell_result(cell, graph, account) for cell in grid.cells], grid.spec.across_frames, resamples)
+    brackets = Brackets(graph, grid.spec.asha, grid.folder)
+    found = [_cell_result(cell, brackets, account) for cell in grid.cells]
+    results = compared(found, grid.spec.across_frames, resamples)
     names = results[0].sets or next((one.sets for one in results if one.sets), [])
     cells = [_cell(one, resamples) for one in results]
     for name in names:
         _mark_pareto([cell["sets"][name] for cell in cells if name in cell["sets"]])
     content: dict[str, Any] = rounded({
         "grid": grid.spec.name, "mode": grid.spec.mode, "seeds": list(grid.spec.seeds),
-        "axes": {axis.name: [value.label for value in axis.values] for axis in grid.axes},
+        "axes": {axis.name: [value.label for value in axis.values] for axis in grid.axes}, "asha": brackets.to_dict(),
         "test_sets": names, "cells": cells, "effects": effects(grid, results, resamples),
         "types": [row.to_dict() for one in results for row in one.rows if row.type != ALL], "resamples": resamples,
     })  # fmt: skip
     return content
 
 
-def _cell_result(cell: Cell, graph: Graph, account: Account) -> CellResult:
-    return CellResult(cell, tuple(_seed_run(cell, seed, graph, account) for seed in cell.recipes))
+def _cell_result(cell: Cell, brackets: Brackets, account: Account) -> CellResult:
+    return CellResult(cell, tuple(_seed_run(cell, seed, brackets, account) for seed in cell.recipes))
 
 
-def _seed_run(cell: Cell, seed: int, graph: Graph, account: Account) -> SeedRun:
-    plan = graph.plans[cell.name, seed]
+def _seed_run(cell: Cell, seed: int, brackets: Brackets, account: Account) -> SeedRun:
+    plan = brackets.graph.plans[cell.name, seed]
     scored = [step for step in plan.steps() if step.name == "evaluate"]
     if scored and all(step.state == "finished" for step in scored):
         evaluated = EvaluatedRun(plan.run, [step.folder for step in scored])
         return SeedRun(seed, plan.run.name, FINISHED, evaluated=evaluated)
-    errors = ((key[0], account.error(key)) for key in graph.runs[cell.name, seed])
+    if why := brackets.stopped((cell.name, seed)):
+        return SeedRun(seed, plan.run.name, STOPPED, why)
+    errors = ((key[0], account.error(key)) for key in brackets.graph.runs[cell.name, seed])
     why = next((f"{step}: {error}" for step, error in errors if error), "")
     return SeedRun(seed, plan.run.name, FAILED if why else NOT_RUN, why)
 

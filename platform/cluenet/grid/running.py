@@ -9,19 +9,25 @@ from typing import Any
 from cluenet.errors import GridError
 from cluenet.grid import page, results
 from cluenet.grid.account import Account
+from cluenet.grid.bounds import require_places
+from cluenet.grid.brackets import Brackets
 from cluenet.grid.cells import Cell, Grid
 from cluenet.grid.execute import Execution
 from cluenet.grid.graph import Graph, graph_of
+from cluenet.grid.halving import Halving
 from cluenet.run import Say
 
 
 def run(grid: Grid, cells: Sequence[Cell], *, address: str | None, verbose: bool, say: Say) -> None:
     """Do what is left of these cells. Finished steps are found again, interrupted ones resume.
 
-    Raises ClusterError for what could never run on this cluster, GridError with what failed when all else is done.
+    Raises RecipeError where none of the cells would be trained to its end, ClusterError for what could never run on this
+    cluster, GridError with what failed when all else is done.
     """
+    require_places(grid)
     graph, account = graph_of(grid, cells), Account(grid.folder)
-    if not graph.left():
+    halving = Halving(Brackets(graph, grid.spec.asha, grid.folder))
+    if not halving.has_work():
         return
     from cluenet import cluster
     from cluenet.grid.demand import require_all, whole_of
@@ -32,7 +38,7 @@ def run(grid: Grid, cells: Sequence[Cell], *, address: str | None, verbose: bool
         say(f"Ray: {cluster.summary(resources)}")
         whole = whole_of(capacity())
         require_all((cell.recipe for cell in cells), whole)
-        execution = Execution(graph, RayPool(whole), account, retries=grid.spec.retries)
+        execution = Execution(graph, RayPool(whole), account, retries=grid.spec.retries, halving=halving)
         execution.run(f"Grid {grid.spec.name}")
     if execution.failed:
         bug = any(outcome.exit_code == 1 for outcome in execution.failed.values())

@@ -15,6 +15,7 @@
         - {label: all, set: {model.clue_filter: keep_all, train.stage2.losses.filter: 0}}
     exclude:
       - {filter: all, model.clue_extractor.layer: 0.8}
+    asha: {first: 100, eta: 3}         # stop cells early that do badly in validation
 
 A value replaces what stands at its path, as `path=value` on the command line does. The first value of every axis makes the
 **reference**, which all other cells are compared with.
@@ -44,6 +45,17 @@ class PairedValue(Section):
     set: dict[str, Any] = Field({}, description="Recipe paths and their values; none: as the base has it.")
 
 
+class Asha(Section):
+    """Asynchronous successive halving: cells that are worse than others in validation are not trained to their end."""
+
+    first: int = Field(
+        description="Optimiser steps, of stage 1 and stage 2 together, after which runs are compared first; then after "
+        "first x eta, first x eta^2, and so on.",
+        ge=1,
+    )
+    eta: int = Field(3, description="Of so many runs that are compared, one goes on.", ge=2)
+
+
 class GridSpec(Section):
     version: Literal[1] = Field(1, description="Version of the format.")
     name: str = Field(description="Name of the folder of results, <runs>/grids/<name>.", pattern=r"^[\w.-]+$")
@@ -67,6 +79,7 @@ class GridSpec(Section):
         False, description="Compare cells that see other frames too; otherwise such cells are an error."
     )
     retries: int = Field(1, description="How often a step that fails is tried again.", ge=0)
+    asha: Asha | None = Field(None, description="Stop cells early that do badly in validation; null: none is.")
 
 
 @dataclass(frozen=True)

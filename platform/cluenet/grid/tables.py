@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
+from cluenet.grid.bounds import Bounds
+from cluenet.grid.brackets import Brackets
 from cluenet.grid.cells import Grid
 from cluenet.grid.cost import StepCost
 from cluenet.grid.graph import Graph, Key
@@ -15,30 +17,54 @@ from cluenet.progress import duration
 from cluenet.report.page import p_value, share, signed
 
 
-def plan_tables(grid: Grid, graph: Graph, costs: Sequence[StepCost]) -> Group:
-    """For `--dry-run`."""
-    return Group(_plan_of_cells(grid, graph), _plan_of_steps(costs), _total(costs))
+def plan_tables(grid: Grid, brackets: Brackets, costs: Sequence[StepCost], bounds: Bounds | None) -> Group:
+    """For `--dry-run`. bounds: with `asha` in the grid."""
+    early = () if bounds is None else (_plan_of_rungs(bounds), _early(bounds))
+    return Group(_plan_of_cells(grid, brackets), _plan_of_steps(costs), *early, _total(costs))
 
 
-def plan_dict(grid: Grid, graph: Graph, costs: Sequence[StepCost]) -> dict[str, Any]:
+def plan_dict(grid: Grid, brackets: Brackets, costs: Sequence[StepCost], bounds: Bounds | None) -> dict[str, Any]:
     """The same as JSON."""
+    graph = brackets.graph
     runs = [
-        {"cell": cell, "seed": seed, "run": graph.plans[cell, seed].run.name, "left": _left(graph, keys)}
+        {
+            "cell": cell, "seed": seed, "run": graph.plans[cell, seed].run.name, "left": _left(graph, keys),
+            "stopped": brackets.stopped((cell, seed)),
+        }
         for (cell, seed), keys in graph.runs.items()
-    ]
-    return {"grid": grid.spec.name, "runs": runs, "steps": [one.to_dict() for one in costs]}
+    ]  # fmt: skip
+    asha = None if bounds is None else bounds.to_dict()
+    return {"grid": grid.spec.name, "runs": runs, "steps": [one.to_dict() for one in costs], "asha": asha}
 
 
 def _left(graph: Graph, keys: Sequence[Key]) -> list[str]:
     return [key[0] for key in keys if not graph.nodes[key].finished]
 
 
-def _plan_of_cells(grid: Grid, graph: Graph) -> Table:
+def _plan_of_cells(grid: Grid, brackets: Brackets) -> Table:
+    graph = brackets.graph
     table = Table("cell", "seed", "run", "left", title=f"{grid.spec.name}: {len(graph.runs)} runs")
-    for (cell, seed), keys in graph.runs.items():
+    for place, keys in graph.runs.items():
         left = ", ".join(_left(graph, keys)) or "nothing"
-        table.add_row(cell, str(seed), graph.plans[cell, seed].run.name, left)
+        why = brackets.stopped(place)
+        table.add_row(place[0], str(place[1]), graph.plans[place].run.name, f"stopped by {why}" if why else left)
     return table
+
+
+def _plan_of_rungs(bounds: Bounds) -> Table:
+    table = Table("steps of a run", "different trainings", "go on, at least", "at most", title="Rungs, of each seed")
+    for column in table.columns:
+        column.justify = "right"
+    for one in bounds.rungs:
+        table.add_row(*map(str, (one.steps, one.trainings, one.least, one.most)))
+    return table
+
+
+def _early(bounds: Bounds) -> str:
+    return (
+        f"asha: of {bounds.without} different optimiser steps, at least {bounds.least} and at most {bounds.most} are trained. The table of "
+        "steps counts all of them."
+    )
 
 
 def _plan_of_steps(costs: Sequence[StepCost]) -> Table:
@@ -65,8 +91,9 @@ def _total(costs: Sequence[StepCost]) -> str:
 
 def result_tables(content: Mapping[str, Any]) -> Group:
     """content: of grid.json."""
-    parts = [_results(content, name) for name in content["test_sets"]]
+    parts: list[Table | str] = [_results(content, name) for name in content["test_sets"]]
     parts += [_effects(content)] if content["effects"] else []
+    parts += [selection(content["asha"])] if content["asha"] else []
     return Group(*parts, *notes(content))
 
 
@@ -130,10 +157,25 @@ def _effects(content: Mapping[str, Any]) -> Table:
     return table
 
 
+def _why(run: Mapping[str, Any]) -> str:
+    """Reasons of asha name the seed themselves."""
+    return f": stopped by {run['why']}" if run["state"] == "stopped" else f", seed {run['seed']}: {run['why']}"
+
+
+def selection(asha: Mapping[str, Any]) -> str:
+    """What cells that were stopped, and those that were not, can be compared with."""
+    steps = ", ".join(map(str, dict.fromkeys(rung["steps"] for rung in asha["rungs"])))
+    return (
+        f"asha: of cells that came to {steps} steps, the best 1/{asha['eta']} in validation went on, seed by seed, and the reference "
+        "always. A cell that was stopped has no result and is not comparable. Those that went on were selected by accuracy on "
+        "validation questions, not on the test sets."
+    )
+
+
 def notes(content: Mapping[str, Any]) -> Iterator[str]:
     """Why cells have no number or no difference."""
     for cell in content["cells"]:
-        yield from (f"{cell['name']}, seed {run['seed']}: {run['why']}" for run in cell["runs"] if run["why"])
+        yield from (f"{cell['name']}{_why(run)}" for run in cell["runs"] if run["why"])
         if left := [str(run["seed"]) for run in cell["runs"] if run["state"] == "not run"]:
             yield f"{cell['name']}: not run yet with seed {', '.join(left)}"
         yield from dict.fromkeys(f"{cell['name']}: {one['refused']}" for one in cell["sets"].values() if one["refused"])

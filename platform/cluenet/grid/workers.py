@@ -34,7 +34,8 @@ class RayPool:
         task = ray.remote(
             num_cpus=demand.cpu if local else 0, num_gpus=demand.gpu if local else 0, max_retries=0
         )(do_step)  # fmt: skip
-        self._running[task.remote(_anywhere(node.recipe), node.key, node.evaluation, local)] = node.key
+        started = task.remote(_anywhere(node.recipe), node.key, node.evaluation, local, node.pause_at)
+        self._running[started] = node.key
 
     def ended(self) -> Iterator[tuple[Key, Outcome]]:
         ready, _ = ray.wait(list(self._running), num_returns=1, timeout=SECONDS_BETWEEN_LOOKS)
@@ -62,21 +63,22 @@ def _outcome(task: Any) -> Outcome:
         return Outcome(0.0, f"its process was lost: {str(error).strip().splitlines()[0]}")
 
 
-def do_step(values: dict[str, Any], key: Key, evaluation: str, local: bool) -> Outcome:
-    """On the worker. Errors are results: raised here, Ray would wrap them."""
+def do_step(values: dict[str, Any], key: Key, evaluation: str, local: bool, pause_at: int | None = None) -> Outcome:
+    """On the worker. Errors are results: raised here, Ray would wrap them. pause_at: the step at which a stage is left."""
     started = time.monotonic()
     try:
         with storage_errors(values["runs"]):
-            _do(Recipe.from_dict(values), key, evaluation, local=local)
+            ended = _do(Recipe.from_dict(values), key, evaluation, pause_at, local=local)
     except CluenetError as error:
         return Outcome(time.monotonic() - started, str(error), error.exit_code)
     except Exception as error:
         words = f"internal error: {type(error).__name__}: {error}"
         return Outcome(time.monotonic() - started, words, 1, traceback.format_exc())
-    return Outcome(time.monotonic() - started)
+    return Outcome(time.monotonic() - started, paused=not ended)
 
 
-def _do(recipe: Recipe, key: Key, evaluation: str, *, local: bool) -> None:
+def _do(recipe: Recipe, key: Key, evaluation: str, pause_at: int | None, *, local: bool) -> bool:
+    """Whether the step is finished now, and not paused."""
     from cluenet.data.prepare import prepare
     from cluenet.run import Run
 
@@ -84,11 +86,14 @@ def _do(recipe: Recipe, key: Key, evaluation: str, *, local: bool) -> None:
     if step == "prepare":
         (entry,) = (entry for folder, entry in Plan(recipe).entries().items() if folder.name == address)
         prepare(recipe, entry)
-        return
+        return True
     with Run(recipe, local=local) as run:
         if step == "evaluate" and evaluation != "evaluation":
             run.results_of_trained(evaluation)
-            return
+            return True
+        if pause_at is not None:
+            return run.train_until(step, pause_at)
         run.do(step)
         if step == "evaluate":
             run.finish(run.results)
+        return True

@@ -70,12 +70,14 @@ def _run(ctx: typer.Context, made: Grid, chosen: Sequence[Cell], address: str | 
 
 
 def _say_plan(made: Grid, chosen: Sequence[Cell], as_json: bool) -> None:
-    from cluenet.grid import cost, graph, tables
+    from cluenet.grid import bounds, brackets, cost, graph, tables
     from cluenet.grid.account import Account
 
-    found = graph.graph_of(made, chosen)
-    costs = cost.costs(found, Account(made.folder))
+    bounds.require_places(made)
+    asha, found = made.spec.asha, graph.graph_of(made, chosen)
+    known = brackets.Brackets(found, asha, made.folder)
+    parts = (made, known, cost.costs(found, Account(made.folder)), asha and bounds.bounds_of(asha, found))
     if as_json:
-        print(json.dumps(tables.plan_dict(made, found, costs), indent=2))
+        print(json.dumps(tables.plan_dict(*parts), indent=2))
     else:
-        show(tables.plan_tables(made, found, costs))
+        show(tables.plan_tables(*parts))
