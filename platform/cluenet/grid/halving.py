@@ -47,8 +47,8 @@ class Halving:
     def start(self, node: Node) -> Node:
         """The step begins, and what it waits for goes on; with the step of its stage at which it is left. Raises StorageError."""
         if not self.allows(node):
-            bracket_seed, point = next((seed, point) for (seed, point), _ in self._promotions([node]))
-            self.brackets.by_seed[bracket_seed].promote(point)
+            (seed, point), _ = next(self._promotions([node]))
+            self.brackets.by_seed[seed].promote(point)
             self.brackets.save()
         return replace(node, pause_at=self._pause_of(node))
 

@@ -168,7 +168,7 @@ def selection(asha: Mapping[str, Any]) -> str:
     return (
         f"asha: of cells that came to {steps} steps, the best 1/{asha['eta']} in validation went on, seed by seed, and the reference "
         "always. A cell that was stopped has no result and is not comparable. Those that went on were selected by accuracy on "
-        "validation questions, not on the test sets."
+        "validation questions, not on the test sets; a mean over seeds is of the seeds that went on."
     )
 
 
