@@ -42,7 +42,7 @@ log = logging.getLogger("cluenet")
 
 
 class _CutOffError(OSError):
-    """Less came than the object has."""
+    """Less came, or went, than there is."""
 
 
 @cache
@@ -101,14 +101,19 @@ class ObjectStore:
         self.read(key, copy)
 
     def put(self, key: str, source: Path) -> None:
-        """Not a stream of Python's: Ctrl-C in the middle would close it, and so finish an object that is cut off."""
+        """Not a stream of Python's: Ctrl-C in the middle would close it, and so finish an object that is cut off. Asked for
+        afterwards, because pyarrow (26) tells of no connection that is lost while the content goes out."""
         from pyarrow.fs import LocalFileSystem, copy_files
 
         local, where = LocalFileSystem(), self._at(key)
-        self._persistent(
-            f"written at {key}",
-            lambda: copy_files(str(source), where, local, self._fs, chunk_size=BLOCK_BYTES, use_threads=False),
-        )
+
+        def attempt() -> None:
+            copy_files(str(source), where, local, self._fs, chunk_size=BLOCK_BYTES, use_threads=False)
+            size = self._fs.get_file_info(where).size  # None where nothing is
+            if size != source.stat().st_size:
+                raise _CutOffError(f"{key} has {size or 0} of {source.stat().st_size} bytes")
+
+        self._persistent(f"written at {key}", attempt)
 
     def require_writable(self) -> None:
         """Before work whose result could not be kept."""

@@ -53,7 +53,7 @@ def _name(report: pytest.TestReport) -> str:
 def _seconds(terminalreporter: pytest.TerminalReporter, wanted: pytest.TestReport) -> float:
     """With what was set up for it, such as models and clusters that the next ones share."""
     reports = (report for reports in terminalreporter.stats.values() for report in reports)
-    return sum(one.duration for one in reports if getattr(one, "nodeid", None) == wanted.nodeid)
+    return sum(getattr(one, "duration", 0.0) for one in reports if getattr(one, "nodeid", None) == wanted.nodeid)
 
 
 def _figures(report: pytest.TestReport) -> str:

@@ -74,7 +74,8 @@ def cost_with_workers(folder: Path, videos: int) -> dict[str, float]:
     before, watch = _now_bytes(), StoreWatch()
     made = prepare.prepare(recipe, recipe.data.train[0], progress=Silent)
     most = _most_bytes() - before
-    ran = [event["name"] for event in ray.timeline()]
+    time.sleep(2)  # until workers have told
+    ran = [event["cat"] for event in ray.timeline()]
     tasks = sum(name.startswith("task::") and "MapBatches" in name and "submit" in name for name in ran)
     return {"driver_bytes": most, **_on_disk(made), "tasks": tasks, "store_bytes": watch.most}
 
