@@ -22,8 +22,6 @@ from cluenet.records import Frames
 from helpers.other_readers import Found, Read, middles, others, ours, write_panned
 
 ROUNDS = 5
-ISOLATION_AT_MOST = 1.15
-"""Times the seconds without it."""
 ROUNDING = 2.0
 """Gray levels, on average: readers turn YUV into RGB with other rounding and other filters for the colours."""
 
@@ -37,15 +35,16 @@ class Case:
     width: int
     gop: int
     wanted: int
-    at_least: float = (
-        0.95  # of the speed of the fastest other reader; less where few frames are decoded beside the index
-    )
+    at_least: float = 0.95  # of the speed of the fastest other reader
+    isolation_at_most: float = 1.15  # times the seconds without it
 
     def __str__(self) -> str:
         return f"{self.wanted} of {self.frames} at {self.width}x{self.height}, a key frame every {self.gop}"
 
 
-SMALL, LONG = Case(32, 64, 64, 12, 16), Case(900, 360, 640, 48, 16, at_least=0.9)
+SMALL = Case(32, 64, 64, 12, 16, at_least=0.75, isolation_at_most=1.35)
+"""Two milliseconds, of which half is opening the file."""
+LONG = Case(900, 360, 640, 48, 16, at_least=0.9)
 CASES = [
     LONG,
     Case(900, 360, 640, 12, 16, at_least=0.85),
@@ -150,4 +149,4 @@ def test_what_isolation_adds(benchmark, video: Video, say, tmp_path: Path, case:
         f"isolation, {count} videos, {case}: {1e3 * benchmark.stats.stats.min / count:.1f} ms per video, {ratio:.2f} times those "
         f"without it; the first file with the start of its process {start:.1f} s"
     )
-    assert ratio <= ISOLATION_AT_MOST
+    assert ratio <= case.isolation_at_most

@@ -19,7 +19,7 @@ from cluenet.prepared import PreparedSet
 from helpers.evaluation import Silent
 from helpers.training_speed import World, per_step, trained
 
-TOWERS = {"quickstart": "{}", "large": "{vision_hidden: 384, vision_layers: 8}"}
+TOWERS = {"quickstart": (), "large": ("model.backbone.vision_hidden=384", "model.backbone.vision_layers=8")}
 READ_FASTER = {"quickstart": 1.0, "large": 3.0}
 """How many times faster a clip's features are read than its frames are read and looked at, at least."""
 CLIPS = 8
@@ -29,7 +29,7 @@ CLIPS = 8
 @pytest.mark.parametrize("size", TOWERS)
 def test_features_against_the_live_tower(benchmark, tmp_path, say, size: str) -> None:
     frozen = ("train.tuning={name: full, vision: false}", "train.resources.cpu=1")
-    world = World.made(tmp_path, f"model.backbone={TOWERS[size]}", *frozen)
+    world = World.made(tmp_path, *TOWERS[size], *frozen)
     recipe = world.recipe("stage1", steps=24, questions=6, clips=CLIPS)
     folder = make_features(recipe, world.prepared, Tower(world.base, {}), progress=Silent, local=True)
     vlm, live = VisionLanguageModel.load(world.base).eval(), PreparedSet(world.prepared)
