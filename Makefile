@@ -23,13 +23,14 @@ demo: setup  ## the quickstart and its baseline, end to end
 	$(BIN)/cluenet run recipes/quickstart_baseline.yaml recipes/quickstart.yaml --baseline recipes/quickstart_baseline.yaml
 	$(BIN)/cluenet compare recipes/quickstart_baseline.yaml recipes/quickstart.yaml
 
-# A process per tier: Ray and components that tests register stay out of the others.
+# A process per tier: Ray and components that tests register stay out of the others. Without Ray two of them share the files.
 FAST := "tests/test_architecture.py tests/test_recipes.py tests/test_reference.py" tests/unit tests/components tests/browser
 RAY := tests/distributed tests/end_to_end
 TIERS := $(FAST) $(RAY)
+SHARED := --numprocesses 2 --dist loadfile
 
 test: setup  ## all tests but the slow proofs; the tiers with Ray, which wait for processes to start, side by side
-	for tier in $(FAST); do $(BIN)/python -m pytest $$tier -m "not slow" || exit 1; done
+	for tier in $(FAST); do $(BIN)/python -m pytest $$tier -m "not slow" $(SHARED) || exit 1; done
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=line $(RAY)
 
 .PHONY: $(RAY)
