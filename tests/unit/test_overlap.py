@@ -181,7 +181,8 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     part = folder / "clips" / "part-00000-x.parquet"
     part.write_bytes(part.read_bytes()[:-10])
     with pytest.raises(DataError, match=r"part-00000-x.parquet: damaged. Delete .*one and prepare it again"):
-        check(recipe(train=[CLEVRER]), {"train": [folder], "validation": [], "test": []})
+        made = recipe(train=[messages("train")], test=[messages("test")])
+        check(made, {"train": [folder], "validation": [], "test": [prepared(tmp_path / "test", {"b.mp4": "other"})]})
 
 
 def test_no_part_is_opened_where_nothing_is_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
