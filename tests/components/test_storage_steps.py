@@ -36,11 +36,12 @@ def s3() -> Iterator[S3]:
 
 
 def filled(store: Path) -> Path:
-    """A store with a base and three sets."""
+    """A store with a base and four sets."""
     with building(store / "bases" / "base") as part:
         shutil.copytree(base_folder(), part, dirs_exist_ok=True)
         write_manifest(part, {})
     prepared_set(store / "prepared" / "train", clips=4)
+    prepared_set(store / "prepared" / "more", clips=2, seed=50)
     prepared_set(store / "prepared" / "validation", clips=2, seed=100)
     prepared_test(store / "prepared" / "test", recipe=SETTINGS)
     return store
@@ -66,7 +67,7 @@ def trained(store: Path, run: Path) -> tuple[bytes, bytes]:
     """Weights, and the answers to the test set."""
     base, sets = store / "bases" / "base", store / "prepared"
     checkpoint = train_stage(
-        SETTINGS, "stage1", run=run, base=base, prepared={"train": [sets / "train"], "validation": [sets / "validation"]},
+        SETTINGS, "stage1", run=run, base=base, prepared={"train": [sets / "train", sets / "more"], "validation": [sets / "validation"]},
         init=None, address="a" * 20, say=lambda line: None, progress=Silent, local=True,
     )  # fmt: skip
     model = save_final_model(
@@ -84,9 +85,9 @@ def test_another_machine_trains_and_evaluates_bit_for_bit_as_from_a_disk(local: 
 
 
 def test_features_are_made_once_for_every_machine(s3: S3, local: Path, other: Path, tmp_path: Path):
-    def encoded(store: Path, **settings: str) -> EncodedSet:
-        made, prepared = Recipe.from_dict(settings), store / "prepared" / "train"
-        tower = Tower(store / "bases" / "base", {})
+    def encoded(place: Path, **settings: str) -> EncodedSet:
+        made, prepared = Recipe.from_dict(settings), place / "prepared" / "train"
+        tower = Tower(place / "bases" / "base", {})
         return EncodedSet(prepared, make_features(made, prepared, tower, progress=Silent, local=True))
 
     uri = s3.uri("store")

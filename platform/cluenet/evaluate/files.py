@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cluenet import storage
 from cluenet.errors import DataError
 from cluenet.evaluate.samples import Sample
 
@@ -26,8 +27,8 @@ def read_samples(folder: Path) -> list[Sample]:
 
 
 def read_quarantine(folder: Path) -> list[dict[str, Any]]:
-    """quarantine.jsonl of a prepared set. Raises DataError when it is damaged."""
-    return _read(folder / QUARANTINE, _parsed_lines)
+    """quarantine.jsonl of a prepared set. Raises DataError when it is damaged, StorageError."""
+    return _read(storage.bring(folder / QUARANTINE), _parsed_lines)
 
 
 def json_lines(rows: Iterable[dict[str, Any]]) -> str:
