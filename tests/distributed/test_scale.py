@@ -37,11 +37,13 @@ def test_every_worker_has_a_task() -> None:
     assert number_of_tasks(8, workers=8) == 8
 
 
-def test_the_driver_holds_two_kilobytes_a_video(tmp_path: Path) -> None:
+def test_the_driver_holds_three_kilobytes_a_video(tmp_path: Path) -> None:
+    """Half of them are questions on their way to the disk, 10,000 at a time."""
+
     def driver(videos: int) -> Path:
         return prepared_by_driver(recipe_of(Path(mkdtemp(dir=tmp_path)), videos))
 
-    assert bytes_per_row(driver, 400, 1600).peak < 2200
+    assert bytes_per_row(driver, 400, 1600).peak < 3500
 
 
 @pytest.mark.usefixtures("ray_session")
