@@ -257,9 +257,11 @@ def test_a_stage_that_ends_before_its_pause_is_finished(sets, tmp_path, monkeypa
 
 def test_the_progress_display_follows(sets, tmp_path):
     train(recipe(), sets, tmp_path)
-    assert [done for done, _ in Quiet.shown] == list(range(1, 9))
+    steps = [done for done, _ in Quiet.shown]
+    assert steps == sorted(set(steps))  # a look shows the newest of what was written since the last one
+    assert steps[-1] == 8
     assert Quiet.shown[-1][1]["loss"] == lines_of(tmp_path)[-1]["loss"]
-    assert "accuracy" in Quiet.shown[3][1]
+    assert any("accuracy" in values for _, values in Quiet.shown)
 
 
 def scores_of(monkeypatch, values):
