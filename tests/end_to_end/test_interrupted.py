@@ -64,6 +64,7 @@ def interrupt(folder: Path, verb: str, when: Callable[[], bool]) -> str:
     return error
 
 
+@pytest.mark.slow  # tests/distributed/test_prepare.py kills it too
 def test_preparing_resumes(folder: Path):
     (prepared,) = Plan(load(folder / "r.yaml")).prepared("train")
     parts = prepared / "clips"

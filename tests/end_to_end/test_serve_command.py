@@ -81,21 +81,6 @@ def until_it_says(process: subprocess.Popen, log: Path, words: str) -> None:
         time.sleep(0.3)
 
 
-def test_what_cannot_be_served_is_said(tmp_path: Path) -> None:
-    folder = model_folder(tmp_path / "model", recipe=recipe())
-    for arguments, words in (
-        (command(tmp_path / "nothing", 1), "neither a ClueNet model folder"),
-        (command(folder, 1, "serve.engine.cpus=1"), "cpus"),
-        (command(folder, 1, "serve.keys_variable=NO_SUCH_KEYS"), "NO_SUCH_KEYS"),
-    ):
-        found = subprocess.run(
-            arguments, capture_output=True, text=True, env=environment(), timeout=SECONDS, check=False
-        )
-        assert found.returncode == 2
-        assert words in found.stderr
-        assert "Traceback" not in found.stderr
-
-
 # ----------------------------------------------------------------------------------------------- on a cluster
 
 

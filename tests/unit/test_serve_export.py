@@ -132,3 +132,22 @@ def test_a_cluster_that_grows_without_saying_how_far_is_asked(monkeypatch: pytes
 
     monkeypatch.setattr(ray_data, "capacity", lambda: None)
     launch._check_room(ServeSection.model_validate({"engine": {"cpu": 4}}))
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("serve.engine.cpus=1", "cpus"),
+        ("serve.keys_variable=NO_SUCH_KEYS", "NO_SUCH_KEYS"),
+        (None, "neither a ClueNet model folder"),
+    ],
+)
+def test_what_cannot_be_served_is_said_before_ray_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, setting: str | None, words: str
+) -> None:
+    monkeypatch.setattr("cluenet.cluster.connected", lambda *_, **__: pytest.fail("Ray is started"))
+    folder = model_folder(tmp_path / "model", recipe=recipe()) if setting else tmp_path / "nothing"
+    assert call(["serve", str(folder), *([setting] if setting else [])]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Traceback" not in error

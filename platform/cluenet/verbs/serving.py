@@ -29,6 +29,7 @@ def serve(
     from cluenet.model.checkpoint import read_plugins
     from cluenet.serve import export as exporting
     from cluenet.serve import launch
+    from cluenet.serve.auth import read_keys
 
     quiet_libraries()
     if (model / "config.json").is_file() and not (model / "model_config.json").is_file():
@@ -39,6 +40,7 @@ def serve(
     if export is not None:
         wrote([exporting.write(export, args)])
         return
+    read_keys(args.serve.keys_variable)  # before Ray starts
     launch.lower_overhead()
     with connected(address, verbose=bool(ctx.obj), plugins=read_plugins(folder)):
         launch.serve_until_stopped(args, say)
