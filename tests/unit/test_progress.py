@@ -43,7 +43,10 @@ def test_the_last_line_is_written_once(clock: Clock):
         for _ in range(2):
             clock.now += 6
             shown.advance()
-    assert [line.split(",")[0] for line in stream.getvalue().splitlines()] == ["Decoding 1/2 videos", "Decoding 2/2 videos"]
+    assert [line.split(",")[0] for line in stream.getvalue().splitlines()] == [
+        "Decoding 1/2 videos",
+        "Decoding 2/2 videos",
+    ]
 
 
 def test_ctrl_c_shows_how_far_it_came(clock: Clock):
