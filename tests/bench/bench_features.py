@@ -19,7 +19,7 @@ from cluenet.prepared import PreparedSet
 from helpers.evaluation import Silent
 from helpers.training_speed import World, per_step, trained
 
-TOWERS = {"quickstart": (), "large": ("model.backbone.vision_hidden=384", "model.backbone.vision_layers=8")}
+TOWERS = {"quickstart": (), "large": ("model.backbone.vision_hidden=192", "model.backbone.vision_layers=4")}
 READ_FASTER = {"quickstart": 1.0, "large": 3.0}
 """How many times faster a clip's features are read than its frames are read and looked at, at least."""
 CLIPS = 8
