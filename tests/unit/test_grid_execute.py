@@ -74,6 +74,13 @@ def test_two_trainers_that_need_the_whole_cluster_run_one_after_the_other(tmp_pa
     assert sorted(pool.started) == ["a", "b", "c"]
 
 
+def test_data_are_prepared_before_anything_is_trained(tmp_path):
+    """Preparing takes all CPUs, and would wait until nothing else is left to start."""
+    pool = Pretended(Demand(2, 0))
+    run(graph(node("stage1", "a"), node("stage1", "b"), node("prepare", "c"), node("stage1", "d", ("prepare", "c"))), pool, tmp_path)  # fmt: skip
+    assert pool.started[0] == "c"
+
+
 def test_a_failed_step_is_tried_again(tmp_path):
     pool = Pretended(Demand(1, 0), {"a": 1})
     done = run(graph(node("stage1", "a"), node("stage2", "b", ("stage1", "a"))), pool, tmp_path, retries=1)

@@ -40,7 +40,9 @@ class Execution:
         """halving: what is held back; None: nothing is."""
         self.pool, self.account, self.retries = pool, account, retries
         self.halving = halving or Halving(Brackets(graph))
-        self.waiting = {node.key: node for node in graph.left()}
+        # Preparing takes all CPUs, for which there is no room once others run: it comes first.
+        ordered = sorted(graph.left(), key=lambda node: node.step != "prepare")
+        self.waiting = {node.key: node for node in ordered}
         self.running: dict[Key, tuple[Node, Demand]] = {}
         self.failed: dict[Key, Outcome] = {}
         self._attempts: Counter[Key] = Counter()
