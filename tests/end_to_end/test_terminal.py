@@ -30,7 +30,7 @@ def run(folder: Path, verb: str, *flags: str) -> terminal.Seen:
 def test_a_newcomer_can_read_what_happens(tmp_path):
     seen = run(tmp_path, "run")
     assert seen.code == 0, seen.text
-    rows = [line.split() for line in seen.lines if line.startswith(("step", *STEPS))]
+    rows = [row for line in seen.lines if (row := line.split()) and row[0] in ("step", *STEPS)]
     steps = [step for step in STEPS if step not in ("features", "utilities")]
     assert [row[:2] for row in rows[: len(steps) + 1]] == [["step", "state"], *([step, "finished"] for step in steps)]
     assert len([line for line in seen.lines if line.startswith("step ")]) == 1, "the table stands there once"
