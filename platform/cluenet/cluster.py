@@ -22,6 +22,9 @@ from cluenet.errors import ClusterError, PluginError
 CONNECT_SECONDS = 12.0
 """How long an address may take to answer."""
 
+REFUSALS = (ConnectionError, RuntimeError, ValueError, TimeoutError)
+"""What `ray.init` raises when it cannot; besides a bare Exception, of a node that is too slow to start."""
+
 _TRY_GCS = """
 import sys
 from ray._private.services import canonicalize_bootstrap_address_or_die
@@ -81,7 +84,9 @@ def _join(address: str, *, verbose: bool, plugins: tuple[str, ...]) -> None:
                 runtime_env=environment,
                 **local,
             )
-    except Exception as error:  # a node that is too slow to start is a bare Exception of Ray
+    except Exception as error:
+        if type(error) is not Exception and not isinstance(error, REFUSALS):
+            raise
         what = "a local Ray cannot be started" if address == "local" else f"Ray cluster {address!r} refuses us"
         raise ClusterError(f"{what}: {error}. With --verbose Ray's own messages are shown.") from error
 

@@ -309,7 +309,7 @@ class PreparedSet:
         """(question type, right answer in words, its place among the options, None without options), of every question
         whose answer is known."""
         names = ["type", "options", "answer_index", "answer_text"]
-        for batch in self._questions.select(names).to_batches(max_chunksize=QUESTIONS_PER_PART):
+        for batch in self._questions.select(names).to_batches(max_chunksize=QUESTIONS_AT_ONCE):
             for kind, options, place, words in zip(*(batch[name].to_pylist() for name in names)):
                 if place is not None:
                     yield kind, options[place], place

@@ -80,17 +80,23 @@ def absolute(store: str) -> str:
 
 
 def shown(path: Path) -> str:
-    """For messages about a file or folder that somebody should look at or delete, wherever it is."""
-    found = _remote(path)
-    return str(path) if found is None else f"{found[1]} in {found[0].uri} (and its copy {path})"
+    """For messages about a file or folder that somebody should look at or delete, wherever it is. Asks nobody."""
+    found = _place(path)
+    return str(path) if found is None else f"{found[1]} in {found[0]} (and its copy {path})"
+
+
+def _place(path: Path) -> tuple[str, str] | None:
+    """The URI and the key of a path in a mirror."""
+    for index, part in enumerate(path.parts):
+        if _QUOTED.fullmatch(part):
+            return unquote(part), "/".join(path.parts[index + 1 :])
+    return None
 
 
 def _remote(path: Path) -> tuple[objects.ObjectStore, str] | None:
     """The object store and the key of a path in a mirror. Raises StorageError."""
-    for index, part in enumerate(path.parts):
-        if _QUOTED.fullmatch(part):
-            return objects.opened(unquote(part)), "/".join(path.parts[index + 1 :])
-    return None
+    place = _place(path)
+    return None if place is None else (objects.opened(place[0]), place[1])
 
 
 # --------------------------------------------------------------------------------------------------------- reading

@@ -12,8 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from cluenet.data.batches import FILES_PER_BATCH
 from cluenet.data.workers import BATCHES_PER_TASK
 from helpers.environments import ROOT
@@ -47,20 +45,18 @@ def lines(title: str, found: dict[int, dict[str, float]]) -> list[str]:
     return made
 
 
-def test_the_driver_grows_with_the_videos_and_no_faster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_driver_grows_with_the_videos_and_no_faster(tmp_path: Path, say) -> None:
     found = {videos: cost(tmp_path, videos) for videos in SIZES}
-    with capsys.disabled():
-        print("", *lines("the driver alone", found), sep="\n")
+    say("\n".join(lines("the driver alone", found)))
     few, some, many = (found[videos]["driver_bytes"] for videos in SIZES)
     early, late = (some - few) / (SIZES[1] - SIZES[0]), (many - some) / (SIZES[2] - SIZES[1])
     assert late < MOST_BYTES
     assert late < 1.3 * early
 
 
-def test_tasks_and_files_grow_as_stated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tasks_and_files_grow_as_stated(tmp_path: Path, say) -> None:
     found = {videos: cost(tmp_path, videos, "--workers") for videos in WITH_WORKERS}
-    with capsys.disabled():
-        print("", *lines("with two workers of Ray", found), sep="\n")
+    say("\n".join(lines("with two workers of Ray", found)))
     for videos, values in found.items():
         parts = -(-videos // FILES_PER_BATCH)
         assert values["tasks"] == -(-parts // BATCHES_PER_TASK)

@@ -82,6 +82,18 @@ def test_a_local_ray_that_is_too_slow_to_start(monkeypatch: pytest.MonkeyPatch):
         cluster.connect()
 
 
+def test_a_fault_of_ours_is_no_refusal(monkeypatch: pytest.MonkeyPatch):
+    import ray
+
+    def wrong(**_: object) -> None:
+        raise TypeError("unexpected keyword")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", wrong)
+    with pytest.raises(TypeError):
+        cluster.connect()
+
+
 def test_a_token_at_hand_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):

@@ -69,6 +69,7 @@ def test_a_path_in_a_mirror_is_found_in_the_object_store(tmp_path: Path, monkeyp
     folder = store_folder(recipe(store=URI, mirror=str(tmp_path)))
     assert storage.is_there(folder / "prepared" / "abc" / "manifest.json")
     assert not storage.is_there(folder / "prepared" / "other" / "manifest.json")
+    monkeypatch.setattr(objects, "opened", lambda uri: pytest.fail("a message asks nobody"))
     assert storage.shown(folder / "a" / "b") == f"a/b in {URI} (and its copy {folder / 'a' / 'b'})"
 
 

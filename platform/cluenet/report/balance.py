@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from cluenet.errors import CluenetError
 from cluenet.prepared import PreparedSet
-from cluenet.report.sources import Evaluation, RunData, accounts
+from cluenet.report.sources import Account, Evaluation
 
 MOST_ANSWERS = 5
 """Of a type that are named."""
@@ -33,28 +34,44 @@ class Balance:
         return self.answers[0][1]
 
 
-def balances(run: RunData) -> dict[str, list[Balance]]:
-    """By set: those that the run learned from, where they are still in the store, then those it was evaluated on."""
-    learned = [one for one in accounts(run) if one.split != "test" and not one.problem]
-    found = {f"{one.split}, {one.name}": balance(PreparedSet(one.folder).known_answers()) for one in learned}
-    return found | {f"test, {one.name}": balance(_asked(one)) for one in run.evaluations}
+@dataclass(frozen=True)
+class SetBalance:
+    """Of one set, by question type, sorted. `problem`: why it cannot be said."""
+
+    name: str
+    lines: list[Balance]
+    problem: str = ""
+
+
+def balances(evaluations: Sequence[Evaluation], accounts: Sequence[Account]) -> list[SetBalance]:
+    """Of the sets that a run learned from, as far as they are still in the store, then of those it was evaluated on."""
+    learned = [_learned(one) for one in accounts if one.split != "test" and not one.problem]
+    return [*learned, *(SetBalance(f"test, {one.name}", balance(_asked(one))) for one in evaluations)]
+
+
+def _learned(account: Account) -> SetBalance:
+    name = f"{account.split}, {account.name}"
+    try:
+        return SetBalance(name, balance(PreparedSet(account.folder).known_answers()))
+    except CluenetError as error:
+        return SetBalance(name, [], str(error))
 
 
 def balance(known: Iterable[Known]) -> list[Balance]:
     """By question type, sorted."""
-    by_kind: dict[str, list[tuple[str, int | None]]] = {}
+    words_of: dict[str, Counter[str]] = {}
+    places_of: dict[str, Counter[int | None]] = {}
     for kind, words, place in known:
-        by_kind.setdefault(kind, []).append((words, place))
-    return [_balance(kind, by_kind[kind]) for kind in sorted(by_kind)]
+        words_of.setdefault(kind, Counter())[words] += 1
+        places_of.setdefault(kind, Counter())[place] += 1
+    return [_balance(kind, words_of[kind], places_of[kind]) for kind in sorted(words_of)]
 
 
-def _balance(kind: str, known: Sequence[tuple[str, int | None]]) -> Balance:
-    counts = Counter(words for words, _ in known)
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    answers = [(words, n / len(known)) for words, n in ordered[:MOST_ANSWERS]]
-    places = Counter(place for _, place in known if place is not None)
-    shares = [places[place] / places.total() for place in range(max(places, default=-1) + 1)]
-    return Balance(kind, len(known), len(ordered), answers, shares)
+def _balance(kind: str, words: Counter[str], places: Counter[int | None]) -> Balance:
+    questions, ordered = words.total(), sorted(words.items(), key=lambda item: (-item[1], item[0]))
+    with_options = questions - places.pop(None, 0)
+    shares = [places[place] / with_options for place in range(max(places, default=-1) + 1)]
+    return Balance(kind, questions, len(ordered), [(one, n / questions) for one, n in ordered[:MOST_ANSWERS]], shares)
 
 
 def _asked(evaluation: Evaluation) -> Iterator[Known]:

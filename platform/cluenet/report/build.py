@@ -36,12 +36,13 @@ def build_report(run: Path, baseline: Path | None = None, *, look: Looking = "au
 
 def context(run: RunData, baseline: RunData | None, look: Looking) -> dict[str, Any]:
     """What the template gets."""
+    known = accounts(run)
     return {
         "run": run, "baseline": baseline, "changes": changes(run, baseline) if baseline else [], "facts": facts(run),
         "sets": [test_set(evaluation, baseline) for evaluation in run.evaluations], "row_words": ROW_WORDS,
-        "stages": training.stages(run.log), "steps": steps(run), "accounts": accounts(run), "policy": policy(run),
+        "stages": training.stages(run.log), "steps": steps(run), "accounts": known, "policy": policy(run),
         "examples": views(run, choose(run.evaluations), look), "diagnosed": diagnosed.read_diagnosed(run),
-        "balances": balances(run),
+        "balances": balances(run.evaluations, known),
         "headlines": headlines, "bias_lines": biases.headlines, "filter_lines": filtering.headlines, **_by_set(run),
     }  # fmt: skip
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from cluenet import storage
 from cluenet.errors import CluenetError, DataError
 from cluenet.folders import finished, read_manifest
 from cluenet.metrics.statistics import RESAMPLES
@@ -130,7 +131,7 @@ def _prepared_folder(run: RunData) -> Path:
     """Where the run's prepared sets lie: beside those it was evaluated on, else in the recipe's store."""
     if run.evaluations:
         return Path(run.evaluations[0].manifest["prepared"]).parent
-    return Path(run.recipe.get("store", ".")).expanduser().absolute() / "prepared"
+    return storage.local_folder(run.recipe.get("store", "."), run.recipe.get("mirror", ".")) / "prepared"
 
 
 def _account(split: str, folder: Path) -> Account:

@@ -97,18 +97,8 @@ def _job(
     recorded = None if utilities is None else str(utilities.absolute())
     encoded = plain_paths(features)
     return StageJob(
-        recipe.to_dict(),
-        stage_name,
-        str(run),
-        str(base),
-        weights,
-        train,
-        validation,
-        address,
-        recorded,
-        encoded,
-        pause_at,
-    )
+        recipe.to_dict(), stage_name, str(run), str(base), weights, train, validation, address, recorded, encoded, pause_at
+    )  # fmt: skip
 
 
 def _done(job: StageJob) -> bool:
