@@ -42,7 +42,7 @@ test-full: setup  ## the slow proofs too
 	for tier in $(TIERS); do $(BIN)/python -m pytest $$tier --timeout 3600 || exit 1; done
 
 test-gpu: setup  ## the model on a GPU, and its speed there; says what it skips where there is none
-	$(BIN)/python -m pytest tests/gpu -rs -s
+	$(BIN)/python -m pytest tests/gpu tests/bench/bench_gpu.py -rs --benchmark-quiet
 
 bench: setup  ## measurements, which are no tests, in at most 20 minutes, and a table of them; they want an idle machine
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/bench/bench_*.py --timeout 3600 --benchmark-quiet

@@ -58,7 +58,8 @@ def _seconds(terminalreporter: pytest.TerminalReporter, wanted: pytest.TestRepor
 
 def _figures(report: pytest.TestReport) -> str:
     """What it said, or why it said nothing."""
-    said = [str(value).strip() for name, value in report.user_properties if name == FIGURES]
+    properties = getattr(report, "user_properties", ())  # a file that cannot be collected has none
+    said = [str(value).strip() for name, value in properties if name == FIGURES]
     if isinstance(report.longrepr, tuple):  # of a skip: file, line, reason
         said.append(report.longrepr[2])
     elif report.failed and report.longrepr is not None:

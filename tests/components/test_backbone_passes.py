@@ -188,10 +188,10 @@ def test_qwen2_5_tower_states_are_in_the_order_of_the_prompt():
     vlm, c = adapter("qwen2_5_vl"), clip(0, frames=4, height=40, width=56)
     prompt = prompt_of(vlm, c)
     with inputs_of([vlm.hf.model.visual.merger], stop_at=vlm.hf.model.visual.merger) as found:
-        vlm.hf.model.visual(prompt.pixels, grid_thw=prompt.grid_B3)
+        vlm.hf.model.visual(vlm.processor.normalised(prompt.pixels), grid_thw=prompt.grid_B3)
     states = vlm.tower(prompt.pixels, prompt.grid_B3)
     assert not torch.equal(states.states, found[0])
-    wanted = vlm.hf.model.visual(prompt.pixels, grid_thw=prompt.grid_B3).pooler_output
+    wanted = vlm.hf.model.visual(vlm.processor.normalised(prompt.pixels), grid_thw=prompt.grid_B3).pooler_output
     assert torch.allclose(vlm.project(states)[0], wanted, atol=1e-5)
 
 
@@ -203,7 +203,7 @@ def test_the_two_steps_of_vision_are_one_of_hugging_faces(family, fast, monkeypa
         monkeypatch.setattr("cluenet.model.vlm.use_fast_vision", lambda tower: None)
     vlm, hf, c = adapter(family), hugging_face(family), clip(0, frames=4, height=40, width=56)
     prompt = prompt_of(vlm, c)
-    visual = ORDINARY_INPUTS[family](prompt.pixels, prompt.grid_B3)
+    visual = ORDINARY_INPUTS[family](vlm.processor.normalised(prompt.pixels), prompt.grid_B3)
     look = hf.model.get_video_features if "pixel_values_videos" in visual else hf.model.get_image_features
     theirs, (embeds, deepstack) = look(**visual), vlm.project(vlm.tower(prompt.pixels, prompt.grid_B3))
     levels = [rows_of(level) for level in getattr(theirs, "deepstack_features", None) or []]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cluenet.model import writing
 from cluenet.model.engine.answering import Answering
 from cluenet.model.engine.engine import Engine, Question
 from cluenet.model.pipeline import ClueNet
+from helpers import sized
 from helpers.models import clip, example, tiny_model
 
 KEEP_ALL = {"clue_filter": "keep_all"}
@@ -88,3 +90,25 @@ def test_answers_say_how_many_questions_were_let_in_together() -> None:
         finally:
             engine._changed.release()
         assert sorted(future.result(60).together for future in futures) in ([1, 3, 3, 3], [1, 1, 2, 2])
+
+
+@pytest.mark.parametrize("room", [1, 64])
+def test_a_text_is_the_same_however_much_room_its_cache_has(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts of different lengths, two of them about another clip, that is let in later: the cache grows, is joined and cut."""
+    monkeypatch.setattr(writing, "MOST_ROOM", room)
+    model = sized.model_of("qwen3_vl", clue_extractor="none", clue_filter="keep_all", reasoner="direct")
+    names = [(0, 3), (0, 9), (1, 1), (1, 6)]
+    questions = [
+        Question(name, example(number, options=(), answer=None), sized.clip_of("qwen3_vl", name), most_tokens=most)
+        for number, (name, most) in enumerate(names)
+    ]
+    alone = []
+    for question in questions:
+        with Engine(model) as engine:
+            alone += [one.answer.prediction for one in engine.answer([question])]
+    with Engine(model) as engine:
+        first = [engine.submit(question) for question in questions[:2]]
+        together = [future.result() for future in [*first, *(engine.submit(one) for one in questions[2:])]]
+    assert [one.answer.prediction for one in together] == alone
+    assert [len(text.split()) for text in alone] == [most for _, most in names]
+    assert len({word for text in alone for word in text.split()}) > 2

@@ -43,7 +43,7 @@ def test_equals_the_ordinary_forward_pass(vlm, shape):
     ours = vlm.head(text_after(vlm, prefix, starts, [question]))[0]
     ids = torch.tensor([vlm.video_ids(grid) + question])
     theirs = AutoModelForImageTextToText.from_pretrained(base_folder(), dtype=torch.float32).eval()(
-        input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values_videos=batch.pixels,
+        input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values_videos=vlm.processor.normalised(batch.pixels),
         video_grid_thw=batch.grid_B3, mm_token_type_ids=(ids == vlm.placeholder).int() * 2,
     ).logits[0, -len(question) :]  # fmt: skip
     assert torch.allclose(ours, theirs, atol=1e-5)
@@ -112,7 +112,7 @@ def test_packed_questions_equal_separate_ones(vlm):
 def test_fast_vision_is_exact(vlm):
     _, _, _, batch = prefix_of(vlm, [clip(7), clip(8)])
     plain = AutoModelForImageTextToText.from_pretrained(base_folder(), dtype=torch.float32).eval()
-    wanted = plain.model.visual(batch.pixels, grid_thw=batch.grid_B3).pooler_output
+    wanted = plain.model.visual(vlm.processor.normalised(batch.pixels), grid_thw=batch.grid_B3).pooler_output
     assert torch.allclose(vlm.encode(batch.pixels, batch.grid_B3)[0], wanted, atol=1e-5)
 
 

@@ -74,6 +74,14 @@ def test_singular_values_end_near_one():
         assert values.min() > 0.5
 
 
+def test_in_bf16_the_direction_is_the_same_up_to_rounding():
+    """As on a GPU."""
+    given = torch.randn(3, 24, 40, generator=torch.Generator().manual_seed(0))
+    rounded = orthogonalise(given.bfloat16())
+    assert rounded.dtype == torch.bfloat16
+    assert torch.allclose(rounded.float(), orthogonalise(given), atol=0.05)
+
+
 def test_a_matrix_without_gradient_is_not_touched():
     parameters = matrices()
     give_gradients(parameters[1:], 0)

@@ -64,14 +64,23 @@ class VideoProcessor:
         step = (float(seconds_T[-1]) - float(seconds_T[0])) / max(1, count - 1)
         return Grid(len(blocks), rows, cols, tuple(float(block.mean()) for block in blocks), step * cut.temporal)
 
-    def pixels(self, frames_THWC: np.ndarray) -> Tensor:
-        """uint8 frames -> [T, C, H, W], or [patches, C * temporal * patch * patch]."""
+    def cut(self, frames_THWC: np.ndarray) -> Tensor:
+        """Frames resized and laid out, uint8: [T, C, H, W], or [patches, C * temporal * patch * patch]."""
         count, height, width, _ = frames_THWC.shape
         x = torch.from_numpy(self._whole_blocks(np.asarray(frames_THWC))).permute(0, 3, 1, 2)
         x = self.resize(x.contiguous(), self.fit(count, height, width))
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (self.mean, self.std))
-        x = (x.float() - mean) / std  # rescaling and normalisation in one, as the HF processors do
         return x if self.whole_frames else self._patches(x)
+
+    def normalised(self, cut: Tensor) -> Tensor:
+        """What `cut` made, in float32, where it lies. Rescaling and normalisation in one, as the HF processors do."""
+        mean, std = (torch.tensor(v, device=cut.device) * 255 for v in (self.mean, self.std))
+        channels = cut if self.whole_frames else cut.unflatten(-1, (3, -1))
+        shape = (1, 3, 1, 1) if self.whole_frames else (1, 3, 1)
+        return ((channels.float() - mean.view(shape)) / std.view(shape)).view(cut.shape)
+
+    def pixels(self, frames_THWC: np.ndarray) -> Tensor:
+        """Frames as the vision tower takes them, float32, laid out as `cut` says."""
+        return self.normalised(self.cut(frames_THWC))
 
     def patch_grid(self, grids: Sequence[Grid]) -> Tensor:
         """[B, 3] temporal blocks, rows and columns of patches that the tower gets of every clip."""

@@ -20,7 +20,7 @@ from cluenet.records import Frames
 class PrefixBatch(Movable):
     """The shared prompt of every clip, padded on the right."""
 
-    pixels: Tensor  # of all clips, one behind the other, as the family's vision tower takes them; empty with `encoded`
+    pixels: Tensor  # uint8, of all clips, one behind the other, laid out for the vision tower; empty with `encoded`
     grid_B3: Tensor  # patches: blocks, rows, cols
     ids_BP: Tensor
     valid_BP: Tensor
@@ -103,7 +103,7 @@ def _video(
     encoded = [clip.tower for clip in clips if isinstance(clip, EncodedClip)]
     if encoded:
         return torch.empty(0), TowerStates.joined(encoded)
-    return torch.cat([vlm.pixels(clip.frames_THWC, grid) for clip, grid in zip(clips, grids)]), None
+    return torch.cat([vlm.processor.cut(clip.frames_THWC) for clip in clips]), None
 
 
 @dataclass(frozen=True)

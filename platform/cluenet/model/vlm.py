@@ -28,7 +28,7 @@ from cluenet.model.loading import Attention, Checkpoint, DType, video_processor
 from cluenet.model.pixels import Settings
 from cluenet.model.prefix import Prefix, with_prefix
 from cluenet.model.prompts import Prompts
-from cluenet.model.speed import use_fast_vision
+from cluenet.model.speed import attention_of_any_length, use_fast_vision
 from cluenet.model.vision import EncodedClip, TowerStates, projected, tower_states
 from cluenet.records import Frames
 
@@ -75,6 +75,10 @@ class VisionLanguageModel(Prompts, nn.Module):
     @property
     def text(self) -> nn.Module:
         return attrgetter(self.family.text)(self.hf)
+
+    @property
+    def _sdpa(self) -> bool:
+        return self.text.config._attn_implementation == "sdpa"
 
     @property
     def width(self) -> int:
@@ -126,7 +130,10 @@ class VisionLanguageModel(Prompts, nn.Module):
         return self.processor.patch_grid(grids)
 
     def tower(self, pixels: Tensor, grid_B3: Tensor) -> TowerStates:
-        """What the vision tower makes of clips, before the projector: depends on no weight behind the tower."""
+        """What the vision tower makes of clips, before the projector: depends on no weight behind the tower. `pixels`: uint8 as
+        they were cut, or normalised."""
+        if pixels.dtype == torch.uint8:
+            pixels = self.processor.normalised(pixels)
         return tower_states(self.hf, self.family, pixels.to(self.embeddings_VD.dtype), grid_B3)
 
     def tower_values(self, grid: Grid) -> int:
@@ -178,9 +185,12 @@ class VisionLanguageModel(Prompts, nn.Module):
         is_visual = batch_prefix.ids_BP.eq(self.placeholder) & batch_prefix.valid_BP
         embeds = embeds.masked_scatter(is_visual[..., None], shown[0].to(embeds.dtype))
         count = embeds.shape[1]
-        causal = torch.ones(count, count, dtype=torch.bool, device=embeds.device).tril()
-        diagonal = torch.eye(count, dtype=torch.bool, device=embeds.device)
-        mask = (causal & batch_prefix.valid_BP[:, None, :] | diagonal)[:, None]
+        if embeds.is_cuda and self._sdpa and batch_prefix.valid_BP.all():
+            mask = None  # causal and nothing else: a GPU has faster kernels for it (on a CPU they would only round otherwise)
+        else:
+            causal = torch.ones(count, count, dtype=torch.bool, device=embeds.device).tril()
+            diagonal = torch.eye(count, dtype=torch.bool, device=embeds.device)
+            mask = (causal & batch_prefix.valid_BP[:, None, :] | diagonal)[:, None]
         extra = {"visual_pos_masks": is_visual, "deepstack_visual_embeds": deepstack} if deepstack else {}
         return {
             "inputs_embeds": embeds, "attention_mask": mask, "position_ids": batch_prefix.positions_3BP, **extra
@@ -245,16 +255,21 @@ class VisionLanguageModel(Prompts, nn.Module):
     def _run(self, *, tap: int | None, stop: bool, **inputs) -> tuple[Tensor | None, Tensor | None]:
         """The decoder stack; `tap` catches the input of a layer. Not HF's own hidden states, because they miss DeepStack.
 
-        The mask is always given: without one, HF reads gaps in positions as borders of packed sequences."""
-        if self.text.config._attn_implementation == "eager":  # it adds the mask, and a bool would add 1
-            allowed, dtype = inputs["attention_mask"], inputs["inputs_embeds"].dtype
-            inputs["attention_mask"] = torch.where(allowed, 0.0, torch.finfo(dtype).min).to(dtype)
+        The mask says True where a row may look; None: causal, with an empty cache."""
+        if (
+            allowed := inputs["attention_mask"]
+        ) is not None:  # made numbers once, and not in every layer; eager adds them
+            dtype = inputs["inputs_embeds"].dtype
+            least = -torch.inf if self._sdpa else torch.finfo(dtype).min
+            inputs["attention_mask"] = torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, least)
         if not self.family.multimodal_rope:
             inputs["position_ids"] = inputs["position_ids"][0]
-        if tap is None:
-            return self.text(**inputs, use_cache=not self.recomputes).last_hidden_state.float(), None
-        module = self.text.layers[tap] if tap < self.layers else self.text.norm
-        out = None
-        with inputs_of([module], stop_at=module if stop else None) as found:
-            out = self.text(**inputs, use_cache=not self.recomputes).last_hidden_state.float()
+        inputs["use_cache"] = not self.recomputes
+        with attention_of_any_length(inputs["inputs_embeds"].device):
+            if tap is None:
+                return self.text(**inputs).last_hidden_state.float(), None
+            module = self.text.layers[tap] if tap < self.layers else self.text.norm
+            out = None
+            with inputs_of([module], stop_at=module if stop else None) as found:
+                out = self.text(**inputs).last_hidden_state.float()
         return out, found[0].float()

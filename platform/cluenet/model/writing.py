@@ -1,8 +1,9 @@
 """Texts that the model writes, token by token: one pass per token for all that are being written, whenever they began.
 
-A row of the running batch holds one clip's prefix and the prompts of its questions; every token adds one column per question,
+A row of the running batch holds one clip's prefix and the prompts of its questions; every token takes one column per question,
 which its own question alone sees. Rows never move relative to their columns: who sees what is said by a mask, so that new rows
-join and finished ones leave between two tokens.
+join and finished ones leave between two tokens. While nobody comes or goes, tensors stay where they are and keep their shapes,
+so a GPU replays the passes that it has recorded (`step_graph`).
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import DynamicCache
 
 from cluenet.model import kv_cache
 from cluenet.model.packing import Packed, pick
 from cluenet.model.padding import stacked
 from cluenet.model.prefix import Prefix, with_prefix
+from cluenet.model.step_graph import StepGraph
 from cluenet.model.vlm import VisionLanguageModel
 
 OnToken = Callable[[list[int]], None]
+MOST_ROOM = 64
+"""Tokens of each text that there is room for at a time. Columns that are not taken are computed with too."""
 
 
 @dataclass
@@ -34,6 +37,11 @@ class Text:
     on_token: OnToken | None = None  # called with all tokens after each of them
     tokens: list[int] = field(default_factory=list)
 
+    @property
+    def left(self) -> int:
+        """Tokens that it may still get."""
+        return self.most - len(self.tokens)
+
     def add(self, token: int, end: int | None) -> bool:
         """Whether it goes on."""
         if token == end:
@@ -41,18 +49,23 @@ class Text:
         self.tokens.append(token)
         if self.on_token is not None:
             self.on_token(self.tokens)
-        return len(self.tokens) < self.most
+        return self.left > 0
 
 
 @dataclass
 class _Rows:
-    """R rows of the running batch with Q places for texts each and C columns."""
+    """R rows of the running batch with Q places for texts each and C columns, some of which are not taken yet."""
 
-    cache: DynamicCache
+    cache: kv_cache.Roomy
     seen_RQC: Tensor  # bool: which columns a text's next token sees
     position_RQ: Tensor  # of the last token
     token_RQ: Tensor  # the last one, not yet in the cache
     texts: list[list[Text | None]]  # None: nothing is written in this place
+    graph: StepGraph
+
+    @property
+    def full(self) -> bool:
+        return self.cache.filled + self.token_RQ.shape[1] > self.cache.capacity
 
 
 class Writer:
@@ -74,11 +87,15 @@ class Writer:
         """New texts: `last_BQ` is the column of `rows` after which each begins. Returns those that ended at once."""
         cache, seen_BLC = self.vlm.cache(prefix), with_prefix(rows.allowed_BLL, prefix)
         hidden_BLD = self.vlm.cached_pass(embeds_BLD, rows.positions_BL, seen_BLC, cache)
-        new = _Rows(
-            cache, pick(seen_BLC, last_BQ), rows.positions_BL.gather(1, last_BQ),
-            self.vlm.head(pick(hidden_BLD, last_BQ)).argmax(-1), [list(row) for row in texts],
+        tokens_BQ = self.vlm.head(pick(hidden_BLD, last_BQ)).argmax(-1)
+        begun = [list(row) for row in texts]
+        ended = self._written(begun, tokens_BQ)
+        if not any(text is not None for row in begun for text in row):
+            return ended
+        new = self._with_room(
+            [(layer.keys, layer.values) for layer in cache.layers], pick(seen_BLC, last_BQ),
+            rows.positions_BL.gather(1, last_BQ), tokens_BQ, begun,
         )  # fmt: skip
-        ended = self._written(new)
         self._rows = new if self._rows is None else self._joined(self._rows, new)
         self._leave()
         return ended
@@ -89,15 +106,23 @@ class Writer:
         rows = self._rows
         if rows is None:
             return []
-        clips, places = rows.token_RQ.shape
-        own_RQQ = torch.eye(places, dtype=torch.bool, device=rows.token_RQ.device).expand(clips, -1, -1)
-        rows.seen_RQC, rows.position_RQ = torch.cat([rows.seen_RQC, own_RQQ], dim=-1), rows.position_RQ + 1
-        embeds = F.embedding(rows.token_RQ, self.vlm.embeddings_VD)
-        hidden_RQD = self.vlm.cached_pass(embeds, rows.position_RQ, rows.seen_RQC, rows.cache)
-        rows.token_RQ = self.vlm.head(hidden_RQD).argmax(-1)
-        ended = self._written(rows)
+        if rows.full:
+            rows = self._rows = self._with_room(*self._parts(rows))
+        rows.graph(lambda: self._advance(rows))
+        rows.cache.filled += rows.token_RQ.shape[1]
+        ended = self._written(rows.texts, rows.token_RQ)
         self._leave()
         return ended
+
+    def _advance(self, rows: _Rows) -> None:
+        """The next token of every text, in place; nothing here waits for the device."""
+        columns = rows.cache.next_L
+        rows.seen_RQC.scatter_(2, columns[None, :, None].expand(len(rows.texts), -1, 1), True)
+        rows.position_RQ += 1
+        embeds = F.embedding(rows.token_RQ, self.vlm.embeddings_VD)
+        hidden_RQD = self.vlm.cached_pass(embeds, rows.position_RQ, rows.seen_RQC, rows.cache)
+        rows.token_RQ.copy_(self.vlm.head(hidden_RQD).argmax(-1))
+        columns += len(columns)
 
     def to_end(self) -> list[Text]:
         """Every text that is being written, finished."""
@@ -111,10 +136,10 @@ class Writer:
         rows, self._rows = self._rows, None
         return [] if rows is None else [text for row in rows.texts for text in row if text is not None]
 
-    def _written(self, rows: _Rows) -> list[Text]:
+    def _written(self, texts: list[list[Text | None]], tokens_RQ: Tensor) -> list[Text]:
         """Adds the last tokens to the texts; those that end leave their places."""
         ended = []
-        for row, tokens in zip(rows.texts, rows.token_RQ.tolist()):
+        for row, tokens in zip(texts, tokens_RQ.tolist()):
             for place, text in enumerate(row):
                 if text is not None and not text.add(tokens[place], self.end):
                     ended.append(text)
@@ -134,25 +159,35 @@ class Writer:
 
     def _only(self, rows: _Rows, kept: list[int]) -> _Rows:
         index = torch.tensor(kept, device=rows.token_RQ.device)
-        seen_RQC = rows.seen_RQC[index]
+        keys_values, seen, position, token, texts = self._parts(rows)
+        seen_RQC = seen[index]
         columns = seen_RQC.flatten(0, 1).any(0).nonzero()[:, 0]
-        pairs = [(layer.keys[index][:, :, columns], layer.values[index][:, :, columns]) for layer in rows.cache.layers]
-        return _Rows(
-            self._cache(pairs), seen_RQC[..., columns], rows.position_RQ[index], rows.token_RQ[index],
-            [rows.texts[r] for r in kept],
-        )  # fmt: skip
+        pairs = [(keys[index][:, :, columns], values[index][:, :, columns]) for keys, values in keys_values]
+        return self._with_room(pairs, seen_RQC[..., columns], position[index], token[index], [texts[r] for r in kept])
 
     def _joined(self, old: _Rows, new: _Rows) -> _Rows:
-        pairs = [
-            (stacked([a.keys, b.keys]), stacked([a.values, b.values]))
-            for a, b in zip(old.cache.layers, new.cache.layers, strict=True)
-        ]
-        seen, position, token = (
-            stacked([getattr(old, name), getattr(new, name)]) for name in ("seen_RQC", "position_RQ", "token_RQ")
-        )
+        (pairs, *tensors, texts), (new_pairs, *new_tensors, new_texts) = self._parts(old), self._parts(new)
+        joined = [
+            (stacked([a, b]), stacked([c, d])) for (a, c), (b, d) in zip(pairs, new_pairs, strict=True)
+        ]  # fmt: skip
+        seen, position, token = (stacked([a, b]) for a, b in zip(tensors, new_tensors))
         places = token.shape[1]
-        texts = [[*row, *[None] * (places - len(row))] for row in (*old.texts, *new.texts)]
-        return _Rows(self._cache(pairs), seen, position, token, texts)
+        both = [[*row, *[None] * (places - len(row))] for row in (*texts, *new_texts)]
+        return self._with_room(joined, seen, position, token, both)
 
-    def _cache(self, keys_values: list[tuple[Tensor, Tensor]]) -> DynamicCache:
-        return kv_cache.growing(self.vlm.hf.config.text_config, keys_values)
+    @staticmethod
+    def _parts(rows: _Rows) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor, Tensor, list[list[Text | None]]]:
+        """What rows are made of, without columns that are not taken."""
+        seen_RQC = rows.seen_RQC[..., : rows.cache.filled]
+        return rows.cache.taken(), seen_RQC, rows.position_RQ, rows.token_RQ, rows.texts
+
+    @staticmethod
+    def _with_room(
+        keys_values: list[tuple[Tensor, Tensor]], seen_RQC: Tensor, position_RQ: Tensor, token_RQ: Tensor, texts: list[list[Text | None]]
+    ) -> _Rows:  # fmt: skip
+        """For the next tokens of all texts, `MOST_ROOM` of each."""
+        places, longest = token_RQ.shape[1], max(text.left for row in texts for text in row if text is not None)
+        room = places * min(longest, MOST_ROOM)
+        cache = kv_cache.Roomy(keys_values, room=room, rows=places)
+        seen = F.pad(seen_RQC, (0, room))
+        return _Rows(cache, seen, position_RQ.clone(), token_RQ.clone(), texts, StepGraph(token_RQ.device))

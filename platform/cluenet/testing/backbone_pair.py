@@ -52,7 +52,7 @@ class Clip:
         grid = vlm.grid(frames.frames_THWC, frames.seconds_T)
         batch = prefix_batch(vlm, [frames], [grid])
         return cls(
-            frames, grid, batch.pixels.to(device), batch.grid_B3.to(device), vlm.video_ids(grid), batch.text_starts
+            frames, grid, vlm.pixels(frames.frames_THWC, grid).to(device), batch.grid_B3.to(device), vlm.video_ids(grid), batch.text_starts
         )  # fmt: skip
 
 
