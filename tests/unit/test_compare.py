@@ -213,6 +213,20 @@ def test_the_command_joins_seeds_by_commas(tmp_path: Path, capsys: pytest.Captur
     assert set(row["result"]["power"]) == {"observed", "minimum_detectable", "discordant", "design_effect"}
 
 
+def test_seeds_of_the_same_models_are_drawn_for_both_arms(tmp_path: Path) -> None:
+    """One model is right everywhere, one nowhere, in both ways of asking: no difference, and no doubt about it."""
+    asked = {
+        (way, model): _run(tmp_path / f"{way}{model}", _samples(model * 8), model_address=model)
+        for way in "ab"
+        for model in "rw"
+    }
+    first = [asked["a", "r"], asked["a", "w"]]
+    together = compare(first, [asked["b", "r"], asked["b", "w"]], resamples=200).rows[0].result.difference
+    assert (together.low, together.high) == (0.0, 0.0)
+    other_order = compare(first, [asked["b", "w"], asked["b", "r"]], resamples=200).rows[0].result.difference
+    assert other_order.high - other_order.low == 2.0  # run by run not the same: drawn apart
+
+
 def test_the_command_refuses_with_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = _run(tmp_path / "a", _samples("rw")), _run(tmp_path / "b", _samples("rw"), policy_fingerprint="o")
     assert cli.call(["compare", str(a), str(b)]) == 2

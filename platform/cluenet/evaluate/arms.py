@@ -59,6 +59,12 @@ class Arm:
         return [key for key, sample in self.runs[0].samples[test_set].items() if sample["correct"] is not None]
 
 
+def same_models(one: Arm, other: Arm, test_set: str) -> bool:
+    """Whether these are, run by run, the same models, evaluated in two ways."""
+    models = [[run.manifests[test_set].get("model_address") for run in arm.runs] for arm in (one, other)]
+    return models[0] == models[1] and None not in models[0]
+
+
 def read_arms(arms: Sequence[Sequence[Path]], *, across_frames: bool = False) -> list[Arm]:
     """Every arm's run folders. Raises DataError that lists everything in which a run differs from the first one.
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from cluenet.evaluate.arms import Arm, read_arms
+from cluenet.evaluate.arms import Arm, read_arms, same_models
 from cluenet.evaluate.reliability import is_yes_no
 from cluenet.evaluate.samples import Sample
 from cluenet.metrics.arms import RESAMPLES, Comparison, compare_arms
@@ -100,10 +100,12 @@ def rows_of(base: Arm, arm: Arm, resamples: int = RESAMPLES) -> Iterator[Row]:
 
 
 def _rows(base: Arm, arm: Arm, name: str, resamples: int) -> Iterator[Row]:
-    samples = base.runs[0].samples[name]
+    samples, same = base.runs[0].samples[name], same_models(base, arm, name)
     for kind, units in _parts(base.known(name), samples):
         videos = [samples[unit[0]]["video"] for unit in units]
-        result = compare_arms(rights(base, name, units), rights(arm, name, units), videos, resamples=resamples)
+        result = compare_arms(
+            rights(base, name, units), rights(arm, name, units), videos, resamples=resamples, same_models=same
+        )
         family = ALL if kind == ALL else f"types of {arm.name}"
         yield Row(arm.name, name, kind, len(units), len(set(videos)), result, family)
 

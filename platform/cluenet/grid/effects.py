@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cluenet.evaluate.arms import same_models
 from cluenet.evaluate.compare import rights
 from cluenet.grid.cells import Cell, Grid
 from cluenet.grid.spec import Axis, Value
@@ -63,7 +64,8 @@ def _effect(pairs: Sequence[Pair], name: str, resamples: int) -> dict[str, Any]:
     samples, known = first.runs[0].samples[name], first.known(name)
     units, videos = [[key] for key in known], [samples[key]["video"] for key in known]
     before_SN, after_SN = (np.mean([rights(pair[side].arm, name, units) for pair in pairs], axis=0) for side in (0, 1))
-    draws_R = draw_differences(before_SN, after_SN, videos, resamples=resamples, seed=0)
+    same = all(same_models(before.arm, after.arm, name) for before, after in pairs)
+    draws_R = draw_differences(before_SN, after_SN, videos, resamples=resamples, seed=0, same_models=same)
     low, high = map(float, np.quantile(draws_R, (0.025, 0.975))) if len(draws_R) else (None, None)
     value = float(after_SN.mean() - before_SN.mean())
     return {

@@ -52,13 +52,15 @@ def compare_arms(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    same_models: bool = False,
 ) -> Comparison:
-    """Rows are an arm's runs, columns the N questions of both arms. The order of questions does not matter."""
+    """Rows are an arm's runs, columns the N questions of both arms. The order of questions does not matter. `same_models`: row by
+    row both arms are one model, asked in two ways."""
     a_SN, b_SN = (np.asarray(right, dtype=float) for right in (right_a_SN, right_b_SN))
     only_a, only_b = _discordant(a_SN, b_SN)
     if not len(videos_N):
         return Comparison((), (), Interval(None, None, None, 0), only_a, only_b, None, None, Power(None, None))
-    draws_R = draw_differences(a_SN, b_SN, videos_N, resamples=resamples, seed=seed)
+    draws_R = draw_differences(a_SN, b_SN, videos_N, resamples=resamples, seed=seed, same_models=same_models)
     low, high = map(float, np.quantile(draws_R, (0.025, 0.975))) if len(draws_R) else (None, None)
     difference = Interval(float(b_SN.mean() - a_SN.mean()), low, high, len(videos_N))
     of_a, of_b = (tuple(map(float, right_SN.mean(1))) for right_SN in (a_SN, b_SN))
@@ -90,13 +92,14 @@ def mean_accuracy(
 
 
 def draw_differences(
-    a_SN: np.ndarray, b_SN: np.ndarray, videos_N: Sequence[str], *, resamples: int, seed: int
+    a_SN: np.ndarray, b_SN: np.ndarray, videos_N: Sequence[str], *, resamples: int, seed: int, same_models: bool = False
 ) -> np.ndarray:
     """[R] differences between resampled arms; empty with fewer than two videos.
 
     Every run answers about every video, so seeds and videos are crossed and drawn independently, videos once for both arms
     (the pigeonhole bootstrap: Owen 2007, Annals of Applied Statistics 1). With one run per arm this is the paired bootstrap
-    by video. The only seed of an arm is always drawn: such an interval does not know how much seeds differ.
+    by video. The only seed of an arm is always drawn: such an interval does not know how much seeds differ. Of the `same_models`
+    a seed is drawn once for both arms as well: how well a model was trained is in both and cancels out.
     """
     sums_VM = sums_by_video(videos_N, np.concatenate([a_SN, b_SN, np.ones((1, a_SN.shape[1]))]).T)
     if len(sums_VM) < 2:
@@ -106,7 +109,10 @@ def draw_differences(
     for weights_RV in draws_of_videos(len(sums_VM), resamples, seed):
         rights_RM = weights_RV @ sums_VM
         of_a_RS, of_b_RS = np.split(rights_RM[:, :-1] / rights_RM[:, -1:], [len(a_SN)], axis=1)
-        draws.append(_resampled_mean(of_b_RS, rng) - _resampled_mean(of_a_RS, rng))
+        if same_models:
+            draws.append(_resampled_mean(of_b_RS - of_a_RS, rng))
+        else:
+            draws.append(_resampled_mean(of_b_RS, rng) - _resampled_mean(of_a_RS, rng))
     return np.concatenate(draws)
 
 
