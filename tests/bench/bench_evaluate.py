@@ -27,7 +27,7 @@ SMALL = [
     "data.train=[{name: clueworld, split: train, videos: 40}]", "data.validation=[]",
     f"data.test=[{{name: clueworld, split: test, videos: 400, max_samples: {QUESTIONS}}}]",
     "model.backbone.perception_steps=0", "model.backbone.copy_steps=0", "train.stage1.steps=0", "train.stage2.steps=0",
-    "evaluate.rows=[own]",
+    "evaluate.rows=[own]", "evaluate.faithfulness=false",
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import av
@@ -134,7 +135,7 @@ def others() -> dict[str, Read]:
         "decord": plain_decord, "PyAV sequential": pyav_sequential, "PyAV seeking": pyav_seeking,
     }  # fmt: skip
     try:
-        import torchcodec.decoders
+        import_module("torchcodec.decoders")
     except (ImportError, OSError, RuntimeError):
         return found
     return {**found, "torchcodec": torchcodec}
