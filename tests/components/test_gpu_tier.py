@@ -84,6 +84,14 @@ def test_the_trainer_finds_the_losses_that_we_find(stage: str, apart: bool, tmp_
     assert len(theirs.ends) == len(ours.ends)
 
 
+def test_layers_may_be_run_again() -> None:
+    plain, again = (Training(SMALL, "cpu", "stage2", recompute=recompute) for recompute in (False, True))
+    assert again.model.vlm.recomputes
+    assert not plain.model.vlm.recomputes
+    losses = [one.ours(one.batch(SMALL.questions)).losses for one in (plain, again)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_parts_make_up_a_step() -> None:
     training, parts = Training(SMALL, "cpu", "stage2"), Counter[str]()
     found = training.ours(training.batch(SMALL.questions), parts=parts)

@@ -108,6 +108,12 @@ def test_packed_questions_equal_separate_ones(vlm):
         assert torch.allclose(out[0, start : start + len(ids)], alone[0], atol=1e-5)
 
 
+def test_attention_on_a_gpu_needs_no_plan_for_every_length():
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    VisionLanguageModel.load(base_folder())
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
 @torch.no_grad()
 def test_fast_vision_is_exact(vlm):
     _, _, _, batch = prefix_of(vlm, [clip(7), clip(8)])

@@ -59,3 +59,13 @@ def test_matrices_are_made_orthogonal_as_on_a_cpu() -> None:
     here, there = orthogonalise(matrices.to(DEVICE)), orthogonalise(matrices)
     assert here.dtype == torch.float32
     assert torch.allclose(here.cpu(), there, atol=0.05)
+
+
+def test_layers_that_are_run_again_give_the_same_gradients() -> None:
+    """Gradient checkpointing: backward must find the kernels of the forward pass."""
+    norms = []
+    for again in (False, True):
+        training = Training(SMALL, DEVICE, "stage2", recompute=again)
+        training._loss(training.batch(SMALL.questions)).backward()
+        norms.append([float(p.grad.norm()) for p in training.model.parameters() if p.grad is not None])
+    assert norms[0] == pytest.approx(norms[1], rel=CLOSE, abs=CLOSE)

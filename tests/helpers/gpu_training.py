@@ -60,6 +60,7 @@ class Training:
     device: str
     stage_name: str
     lr: float = STEADY
+    recompute: bool = False  # gradient checkpointing
 
     @cached_property
     def model(self) -> ClueNet:
@@ -69,9 +70,10 @@ class Training:
     def settings(self) -> TrainSection:
         stage = {"steps": self.scale.steps + 1, "optimizer": "adamw", "lr": self.lr, "warmup_steps": 0}
         tuning = {"name": "full", "vision": False}
-        return TrainSection.model_validate(
-            {"precision": self.scale.precision, "tuning": tuning, self.stage_name: stage}
-        )
+        return TrainSection.model_validate({
+            "precision": self.scale.precision, "tuning": tuning, "gradient_checkpointing": self.recompute,
+            self.stage_name: stage,
+        })  # fmt: skip
 
     @property
     def stage(self) -> Stage:

@@ -8,20 +8,18 @@ instead of a Python loop over the chunks.
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
-ANY_LENGTH = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
-def attention_of_any_length(device: torch.device) -> AbstractContextManager[None]:
-    """Not cuDNN's: it makes a plan for every new pair of lengths, which on an H200 took 0.1 to 1.2 s of each question whose length
-    was new, in place of 0.06 s; questions are of many lengths, and a text's columns grow."""
-    return sdpa_kernel(ANY_LENGTH) if device.type == "cuda" else nullcontext()
+def use_attention_of_any_length() -> None:
+    """In this process, on GPUs, not cuDNN's: it makes a plan for every new pair of lengths, which on an H200 took 0.1 to 1.2 s of each
+    question whose length was new, in place of 0.06 s. Questions are of many lengths.
+
+    Not for single passes: backward may run a layer again (gradient checkpointing), and must find the same kernel."""
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def use_fast_vision(tower: nn.Module) -> None:

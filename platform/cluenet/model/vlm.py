@@ -28,7 +28,7 @@ from cluenet.model.loading import Attention, Checkpoint, DType, video_processor
 from cluenet.model.pixels import Settings
 from cluenet.model.prefix import Prefix, with_prefix
 from cluenet.model.prompts import Prompts
-from cluenet.model.speed import attention_of_any_length, use_fast_vision
+from cluenet.model.speed import use_attention_of_any_length, use_fast_vision
 from cluenet.model.vision import EncodedClip, TowerStates, projected, tower_states
 from cluenet.records import Frames
 
@@ -50,6 +50,7 @@ class VisionLanguageModel(Prompts, nn.Module):
         self.recomputes = False  # gradient checkpointing: backward runs decoder layers again
         self._ids: dict[str, list[int]] = {}
         self._blocks_of: dict[Grid, tuple[Tensor, Tensor]] = {}
+        use_attention_of_any_length()
         if self.family.patches:
             use_fast_vision(attrgetter(self.family.tower)(hf))
 
@@ -265,11 +266,10 @@ class VisionLanguageModel(Prompts, nn.Module):
         if not self.family.multimodal_rope:
             inputs["position_ids"] = inputs["position_ids"][0]
         inputs["use_cache"] = not self.recomputes
-        with attention_of_any_length(inputs["inputs_embeds"].device):
-            if tap is None:
-                return self.text(**inputs).last_hidden_state.float(), None
-            module = self.text.layers[tap] if tap < self.layers else self.text.norm
-            out = None
-            with inputs_of([module], stop_at=module if stop else None) as found:
-                out = self.text(**inputs).last_hidden_state.float()
+        if tap is None:
+            return self.text(**inputs).last_hidden_state.float(), None
+        module = self.text.layers[tap] if tap < self.layers else self.text.norm
+        out = None
+        with inputs_of([module], stop_at=module if stop else None) as found:
+            out = self.text(**inputs).last_hidden_state.float()
         return out, found[0].float()
