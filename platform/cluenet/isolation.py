@@ -15,10 +15,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-import numpy as np
 from pebble import ProcessExpired, ProcessFuture
 
-from cluenet.arenas import Arena, Arenas, Place, Writer
 from cluenet.decoding import ClipBounds, FramePolicy, decode_clips
 from cluenet.errors import CluenetError, MediaError
 from cluenet.plugins import load_components
@@ -29,23 +27,11 @@ FILES_PER_TASK = 8
 """Small files go to a worker together, so that talking to it costs little; after a failure each goes alone."""
 GROUPS_AHEAD = 2
 """Groups per worker that are decoded before their turn to be yielded: enough to keep it busy, few enough for memory."""
-ARENA_BYTES = 8 << 20
-"""Shared memory of a group, by which its frames come back; what does not fit goes through the pipe. The larger frames are the
-longer they take to be decoded, so that it matters less."""
 HOPELESS = frozenset({"missing", "empty", "unreadable", "no_fps", "fps_of_file"})
 """Reasons that another reader would only repeat."""
 
 Job = tuple[str, float | None, tuple[ClipBounds, ...]]
 """(path, fps of a folder of frames, clips)"""
-
-
-@dataclass(frozen=True)
-class _Stowed:
-    """Frames on their way: the pixels lie in shared memory."""
-
-    place: Place
-    seconds_T: np.ndarray
-    duration_seconds: float
 
 
 @dataclass(frozen=True)
@@ -86,7 +72,6 @@ class IsolatedDecoder:
             workers, recycle_after=recycle_after, memory_gib=memory_gib, initializer=_start_worker,
             initargs=(tuple(plugins),),
         )  # fmt: skip
-        self._arenas = Arenas(GROUPS_AHEAD * workers, ARENA_BYTES)
 
     def __enter__(self) -> IsolatedDecoder:
         return self
@@ -97,37 +82,29 @@ class IsolatedDecoder:
     def close(self) -> None:
         """End the processes, whatever they are doing."""
         self._pool.close()
-        self._arenas.close()
 
     def decode(self, jobs: Iterable[Job]) -> Iterator[Decoded]:
         """Raises CluenetError when no file can be decoded at all: a plug-in or a library cannot be imported."""
         groups = _groups(jobs)
-        ahead: deque[tuple[list[Job], ProcessFuture[list[Decoded]] | None, Arena | None]] = deque()
+        ahead: deque[tuple[list[Job], ProcessFuture[list[Decoded]] | None]] = deque()
         while True:
             for group in islice(groups, GROUPS_AHEAD * self._workers - len(ahead)):
-                arena = self._arenas.take()
-                ahead.append((group, self._submit(group, self._readers, arena), arena))
+                ahead.append((group, self._submit(group, self._readers)))
             if not ahead:
                 return
             yield from self._group(*ahead.popleft())
 
-    def _group(
-        self, group: list[Job], task: ProcessFuture[list[Decoded]] | None, arena: Arena | None
-    ) -> Iterator[Decoded]:
+    def _group(self, group: list[Job], task: ProcessFuture[list[Decoded]] | None) -> Iterator[Decoded]:
         """The group's results; a worker hands a slow group back half-done, so the rest is asked for again."""
         while group:
             try:
-                done = self._result(task, arena)
+                done = self._result(task)
             except (FutureTimeoutError, ProcessExpired, BrokenProcessPool):
-                self._arenas.give_back(arena, spoilt=True)
                 yield from map(self._alone, group)
                 return
-            group = group[len(done) :]
-            if group:
-                task = self._submit(group, self._readers, arena)
-            else:
-                self._arenas.give_back(arena)
             yield from done
+            group = group[len(done) :]
+            task = self._submit(group, self._readers) if group else None
 
     def _alone(self, job: Job) -> Decoded:
         """One file by itself, one reader after the other: now a failure is its own."""
@@ -156,29 +133,20 @@ class IsolatedDecoder:
         return _given_up(job, error, ((reader["name"], error.reason),))
 
     def _submit(
-        self, group: Sequence[Job], readers: Sequence[Mapping[str, Any]], arena: Arena | None = None
+        self, group: Sequence[Job], readers: Sequence[Mapping[str, Any]]
     ) -> ProcessFuture[list[Decoded]] | None:
         budget = self._timeout / 4  # a worker starts no further file after it
         limit = budget + self._timeout * len(readers)
         return self._pool.submit(
             _decode_group,
-            (list(group), self._policy, list(readers), budget, arena and arena.name),
+            (list(group), self._policy, list(readers), budget),
             timeout_seconds=limit if len(group) > 1 else self._timeout,
         )
 
-    def _result(self, task: ProcessFuture[list[Decoded]] | None, arena: Arena | None = None) -> list[Decoded]:
+    def _result(self, task: ProcessFuture[list[Decoded]] | None) -> list[Decoded]:
         """Raises FutureTimeoutError, ProcessExpired, BrokenProcessPool, CluenetError."""
         found: list[Decoded] = self._pool.result(task)
-        return found if arena is None else [_taken_out(one, arena) for one in found]
-
-
-def _taken_out(decoded: Decoded, arena: Arena) -> Decoded:
-    stowed: list[Any] = list(decoded.outcomes)
-    outcomes = [
-        Frames(arena.copy(one.place), one.seconds_T, one.duration_seconds) if isinstance(one, _Stowed) else one
-        for one in stowed
-    ]
-    return replace(decoded, outcomes=outcomes)
+        return found
 
 
 def _groups(jobs: Iterable[Job]) -> Iterator[list[Job]]:
@@ -201,26 +169,17 @@ def _start_worker(plugins: Sequence[str]) -> None:
 
 
 def _decode_group(
-    jobs: list[Job], policy: FramePolicy, readers: list[Mapping[str, Any]], budget_seconds: float, arena: str | None
+    jobs: list[Job], policy: FramePolicy, readers: list[Mapping[str, Any]], budget_seconds: float
 ) -> list[Decoded]:
-    """The results of the first files of a group, at least one; as many frames as fit lie in the arena."""
+    """The results of the first files of a group, at least one."""
     if _start_error is not None:
         raise _start_error
     started, done = time.monotonic(), []
-    with Writer(arena) as writer:
-        for job in jobs:
-            done.append(_stowed(_decode_one(job, policy, readers), writer))
-            if time.monotonic() - started > budget_seconds:
-                break
+    for job in jobs:
+        done.append(_decode_one(job, policy, readers))
+        if time.monotonic() - started > budget_seconds:
+            break
     return done
-
-
-def _stowed(decoded: Decoded, writer: Writer) -> Decoded:
-    outcomes: list[Any] = []
-    for one in decoded.outcomes:
-        place = writer.put(one.frames_THWC) if isinstance(one, Frames) else None
-        outcomes.append(one if place is None else _Stowed(place, one.seconds_T, one.duration_seconds))
-    return replace(decoded, outcomes=outcomes)
 
 
 def _decode_one(job: Job, policy: FramePolicy, readers: list[Mapping[str, Any]]) -> Decoded:

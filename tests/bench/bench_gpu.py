@@ -1,7 +1,7 @@
 """Training and inference on a GPU at a realistic size: the sizes of Qwen3-VL-2B, 2048 visual tokens a clip, bf16, random weights.
 
 Against Hugging Face's Trainer and `generate`, and against what this device does at most, which is measured in the same run: matrix
-products and copies. Equal results are asserted first, as far as bf16 has them. Without a GPU all of this is skipped. Needs torch,
+products and copies. Equal results are asserted, as far as bf16 has them. Without a GPU all of this is skipped. Needs torch,
 transformers, pydantic, accelerate and rich alone, no Ray.
 
 python -m pytest tests/bench/bench_gpu.py
@@ -109,6 +109,7 @@ def test_open_answers_against_generate(benchmark, tokens: int, named: str, say) 
         f"`generate` once per question {found.separate:.3f} s, {found.separate / found.engine:.2f} times; in one batch with the clip in "
         f"every row {found.batched:.3f} s, {found.batched / found.engine:.2f} times; {same} of {QUESTIONS} texts are the same in bf16"
     )
+    assert same >= 0.75 * QUESTIONS  # the rest may round otherwise; in fp32 tests/gpu wants all
     assert found.separate / found.engine >= ENGINE_FASTER
 
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from cluenet.cluster import connected
 from cluenet.folders import read_manifest
@@ -26,10 +24,10 @@ from cluenet.train.batches import TrainingBatches
 from cluenet.train.group import Group
 from cluenet.train.stepping import Stepper
 from cluenet.train.strategies import Setup
-from cluenet.train.strategies.ddp import DdpStrategy
 from cluenet.train.trainer import train_stage
 from helpers.evaluation import Silent
 from helpers.hf_trainer import train_with_hf
+from helpers.timed_ddp import TimedDdp
 from helpers.training_speed import EDGE, STAGES, Steps, World, per_step, trained
 
 ROUNDS = 2
@@ -122,29 +120,6 @@ def test_time_is_linear_in_examples(benchmark, world: World, say) -> None:
 # ----------------------------------------------------------------------------------------------- where the time goes
 
 
-class TimedDdp(DdpStrategy):
-    """`ddp`, and how many of the processor's seconds each of its parts took."""
-
-    def __init__(self, model: Any, setup: Setup):
-        super().__init__(model, setup)
-        self.seconds: Counter[str] = Counter()
-        forward = self.wrapped
-        self.wrapped = lambda *args, **options: self.timed("forward", lambda: forward(*args, **options))
-
-    def timed(self, part: str, work: Callable[[], Any]) -> Any:
-        started = time.process_time()
-        try:
-            return work()
-        finally:
-            self.seconds[part] += time.process_time() - started
-
-    def backward(self, loss: Tensor) -> None:
-        self.timed("backward", lambda: super(TimedDdp, self).backward(loss))
-
-    def step(self, factor: float) -> float:
-        return self.timed("optimizer", lambda: super(TimedDdp, self).step(factor))
-
-
 @pytest.mark.benchmark(timer=time.process_time)
 @pytest.mark.parametrize("stage", STAGES)
 def test_shares_of_a_step(benchmark, world: World, say, stage: str) -> None:
@@ -152,7 +127,9 @@ def test_shares_of_a_step(benchmark, world: World, say, stage: str) -> None:
     recipe, group = world.recipe(stage, steps=24, questions=6, clips=CLIPS), Group(0, 1, "cpu")
     settings = getattr(recipe.train, stage)
     model = build_model(recipe.model, world.base, seed=0, train=recipe.train).train()
-    timed = TimedDdp(model, Setup(recipe.train, settings, group, lambda: optimizers_of(model, settings)))
+    timed = TimedDdp(
+        model, Setup(recipe.train, settings, group, lambda: optimizers_of(model, settings)), time.process_time
+    )
     stepper = Stepper(recipe, stage, group)
     batches = iter(
         TrainingBatches(model, [PreparedSet(world.prepared)], [1.0], settings, group, name=stage, seed=0)(0, 24)

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from cluenet import isolation
-from cluenet.arenas import SHARED, Arena, Place
 from cluenet.decoding import FramePolicy
 from cluenet.errors import MediaError, PluginError
 from cluenet.isolation import Decoded, IsolatedDecoder, Job
@@ -171,56 +170,15 @@ def test_slow_groups_are_handed_back_and_finished(folder: Path, monkeypatch: pyt
     asked: list[int] = []
     submit = IsolatedDecoder._submit
 
-    def counted(self: IsolatedDecoder, group: list[Job], readers: list[Any], *arena: Any) -> Any:
+    def counted(self: IsolatedDecoder, group: list[Job], readers: list[Any]) -> Any:
         asked.append(len(group))
-        return submit(self, group, readers, *arena)
+        return submit(self, group, readers)
 
     monkeypatch.setattr(IsolatedDecoder, "_submit", counted)
     made = policy("slow")
     results = decoded(made, jobs(folder, "a", "b", "c"), timeout_seconds=4)  # 1.5 s a file, budget 1 s
     assert reasons(results) == [None] * 3
     assert asked == [3, 2, 1]
-
-
-CLIP_BYTES = 4 * 32 * 32 * 3
-
-
-@pytest.mark.parametrize("room", [0, CLIP_BYTES, 3 * CLIP_BYTES + 1, isolation.ARENA_BYTES])
-def test_frames_are_the_same_through_shared_memory_and_through_the_pipe(
-    room: int, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With room for none, one, three or all of a group's clips."""
-    copied: list[Place] = []
-    copy = Arena.copy
-
-    def counted(self: Arena, place: Place) -> Any:
-        copied.append(place)
-        return copy(self, place)
-
-    monkeypatch.setattr(Arena, "copy", counted)
-    monkeypatch.setattr(isolation, "ARENA_BYTES", max(1, room))
-    results = decoded(policy(), jobs(folder, *(f"g{i}" for i in range(8))))
-    assert reasons(results) == [None] * 8
-    assert len(copied) == min(8, room // CLIP_BYTES)
-
-
-def test_shared_memory_is_gone_after_failures_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crash in a group spoils its block, which may still be written to; later groups get others."""
-    names_of_blocks: list[str] = []
-    submit = IsolatedDecoder._submit
-
-    def noted(self: IsolatedDecoder, group: list[Job], readers: list[Any], arena: Arena | None = None) -> Any:
-        if arena is not None:
-            names_of_blocks.append(arena.name)
-        return submit(self, group, readers, arena)
-
-    monkeypatch.setattr(IsolatedDecoder, "_submit", noted)
-    names = [f"x{i}" for i in range(20)]
-    results = decoded(policy(), jobs(folder, *names[:5], "abort", *names[5:]))
-    assert reasons(results) == [*[None] * 5, "crashed", *[None] * 15]
-    assert len(names_of_blocks) == 3  # groups of 8
-    assert len(set(names_of_blocks)) > 1
-    assert not any((SHARED / name).exists() for name in names_of_blocks)
 
 
 def test_clips_without_frames_do_not_fail_the_file(folder: Path) -> None:

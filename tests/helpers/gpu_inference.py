@@ -31,7 +31,6 @@ class Written:
 
     ours: list[str]
     theirs: list[str]
-    tokens: int
     engine: float
     separate: float
     batched: float
@@ -59,8 +58,7 @@ def writing(scale: Scale, device: str, *, questions: int, tokens: int, times: in
         batched = seconds_of(lambda: generated(together), device, times=times)
     engine = seconds_of(ours, device, times=times)
     texts = [vlm.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
-    count = sum(int(row.ne(vlm.pad).sum()) for row in rows)
-    return Written(answers, texts, count, engine, separate, batched)
+    return Written(answers, texts, engine, separate, batched)
 
 
 def _one_batch(inputs: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cluenet.config.train import Stage, TrainSection
 from cluenet.model.batch import Batch
@@ -32,6 +32,7 @@ from cluenet.train.stepping import Stepper
 from cluenet.train.strategies import Setup
 from cluenet.train.strategies.ddp import DdpStrategy
 from helpers.gpu_tier import Scale, asked, clips_of, model_on, peak_bytes, wait_for
+from helpers.timed_ddp import TimedDdp
 
 STEADY = 1e-12
 """A rate of learning that no weight notices."""
@@ -76,6 +77,11 @@ class Training:
         })  # fmt: skip
 
     @property
+    def _recipe(self) -> SimpleNamespace:
+        """What steps read of one."""
+        return SimpleNamespace(seed=0, train=self.settings)
+
+    @property
     def stage(self) -> Stage:
         return getattr(self.settings, self.stage_name)
 
@@ -110,25 +116,29 @@ class Training:
 
     # ---------------------------------------------------------------------------------------------- ours
     def ours(self, batch: Batch, *, parts: Counter[str] | None = None) -> Timed:
-        """`parts`: gets the seconds of the parts of all steps but the first; the device is waited for after each."""
+        """`parts`: gets the seconds of the parts of all steps but the first; the device is waited for before and after each."""
         group = Group(0, 1, self.device)
         setup = Setup(self.settings, self.stage, group, lambda: optimizers_of(self.model, self.stage))
-        strategy = DdpStrategy(self.model, setup) if parts is None else _Parts(self.model, setup, parts, self.device)
-        stepper = Stepper(SimpleNamespace(seed=0, train=self.settings), self.stage_name, group)  # type: ignore[arg-type]
+        strategy = DdpStrategy(self.model, setup) if parts is None else TimedDdp(self.model, setup, self._now)
+        stepper = Stepper(self._recipe, self.stage_name, group)  # type: ignore[arg-type]
         found = Timed()
         with self._measured(found):
             for number in range(self.stage.steps):
                 found.losses.append(float(stepper.step(strategy, [batch], number)["loss"]))
                 found.ends.append(self._now())
-                if parts is not None and number == 0:
-                    parts.clear()
+                if isinstance(strategy, TimedDdp) and number == 0:
+                    strategy.seconds.clear()
+        if parts is not None and isinstance(strategy, TimedDdp):
+            parts.update(strategy.seconds)
         return found
 
     # -------------------------------------------------------------------------------------------- theirs
     def theirs(self, batch: Batch, folder: Path) -> Timed:
         from transformers import Trainer, TrainerCallback, TrainingArguments
 
-        found, taught = Timed(), _Taught(self)
+        from helpers.hf_trainer import Taught  # reads prepared sets, for which more must be installed
+
+        found, taught = Timed(), Taught(self.model, self._recipe, self.stage_name)  # type: ignore[arg-type]
 
         class Clock(TrainerCallback):
             def on_step_end(_, *args: Any, **kwargs: Any) -> None:  # noqa: N805
@@ -137,8 +147,7 @@ class Training:
         arguments = TrainingArguments(
             str(folder), max_steps=self.stage.steps, per_device_train_batch_size=1, max_grad_norm=self.stage.clip_norm,
             bf16=self.scale.precision == "bf16", use_cpu=self.device == "cpu", remove_unused_columns=False, save_strategy="no",
-            train_sampling_strategy="sequential",
-            logging_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
+            train_sampling_strategy="sequential", logging_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
         )  # fmt: skip
         (optimizer,) = optimizers_of(self.model, self.stage).all
         steady = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
@@ -178,46 +187,3 @@ class _Numbers(torch.utils.data.Dataset[int]):
 
     def __getitem__(self, number: int) -> int:
         return number
-
-
-class _Taught(nn.Module):
-    """A ClueNet as the Trainer wants it: from a batch to its loss. The seeds are those of our steps."""
-
-    def __init__(self, training: Training):
-        super().__init__()
-        self.model, self.losses = training.model, []
-        self._training = [training]  # no submodule of it
-
-    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        from cluenet.train.plan import seed_of
-
-        training, stage = self._training[0], self._training[0].stage
-        seed = seed_of(0, training.stage_name, step, 0, 0)
-        torch.manual_seed(seed)
-        output = self.model(batch.to(training.device), stage=stage, seed=seed, progress=step / stage.steps)
-        self.losses.append(output["loss"].detach())
-        return output
-
-
-class _Parts(DdpStrategy):
-    """`ddp`, and the seconds of each of its parts."""
-
-    def __init__(self, model: ClueNet, setup: Setup, seconds: Counter[str], device: str):
-        super().__init__(model, setup)
-        self._seconds, self._device = seconds, device
-        forward = self.wrapped
-        self.wrapped = lambda *args, **options: self._timed("forward", lambda: forward(*args, **options))
-
-    def _timed(self, part: str, work: Callable[[], Any]) -> Any:
-        wait_for(self._device)
-        started = time.perf_counter()
-        done = work()
-        wait_for(self._device)
-        self._seconds[part] += time.perf_counter() - started
-        return done
-
-    def backward(self, loss: Tensor) -> None:
-        self._timed("backward", lambda: super(_Parts, self).backward(loss))
-
-    def step(self, factor: float) -> float:
-        return self._timed("optimizer", lambda: super(_Parts, self).step(factor))

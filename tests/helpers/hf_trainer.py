@@ -81,7 +81,8 @@ class Taught(nn.Module):
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         torch.manual_seed(self._seed(step))
-        output = self.model(batch, stage=self.stage, seed=self._seed(step), progress=step / self.stage.steps)
+        device = next(self.parameters()).device
+        output = self.model(batch.to(device), stage=self.stage, seed=self._seed(step), progress=step / self.stage.steps)
         self.losses.append(output["loss"].detach())
         return output
 

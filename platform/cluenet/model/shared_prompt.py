@@ -63,9 +63,9 @@ def prefix_batch(
     """`kept`: bool [N] per clip, which visual tokens the decoder gets to see; what the prompt says around blocks of which
     nothing is left goes too. None: all, nothing is pruned."""
     if kept is not None:
-        pruned, (pixels, encoded) = pruned_batch(vlm, grids, kept), _video(vlm, clips, grids)
+        pruned, (pixels, encoded) = pruned_batch(vlm, grids, kept), _video(vlm, clips)
         return replace(pruned, pixels=pixels, encoded=encoded)
-    prompts, (pixels, encoded) = [_Prompt.of(vlm, grid) for grid in grids], _video(vlm, clips, grids)
+    prompts, (pixels, encoded) = [_Prompt.of(vlm, grid) for grid in grids], _video(vlm, clips)
     return PrefixBatch(pixels, *_tensors(vlm, prompts, grids), encoded=encoded)
 
 
@@ -96,10 +96,8 @@ def _tensors(vlm: VisionLanguageModel, prompts: Sequence[_Prompt], grids: Sequen
     return vlm.grid_thw(grids), ids_BP, valid_BP, positions_3BP, index_BN, mask_BN
 
 
-def _video(
-    vlm: VisionLanguageModel, clips: Sequence[Frames | EncodedClip], grids: Sequence[Grid]
-) -> tuple[Tensor, TowerStates | None]:
-    """Pixels for the tower, or what it has made of them before; clips of a batch are all of one kind."""
+def _video(vlm: VisionLanguageModel, clips: Sequence[Frames | EncodedClip]) -> tuple[Tensor, TowerStates | None]:
+    """Pixels, uint8, for the tower, or what it has made of them before; clips of a batch are all of one kind."""
     encoded = [clip.tower for clip in clips if isinstance(clip, EncodedClip)]
     if encoded:
         return torch.empty(0), TowerStates.joined(encoded)

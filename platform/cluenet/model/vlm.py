@@ -253,16 +253,17 @@ class VisionLanguageModel(Prompts, nn.Module):
         )  # fmt: skip
         return out if stop_at is None else tapped
 
+    def _added(self, allowed: Tensor, dtype: torch.dtype) -> Tensor:
+        """A mask as numbers that attention adds: once, and not in every layer. Eager attention wants finite ones."""
+        least = -torch.inf if self._sdpa else torch.finfo(dtype).min
+        return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, least)
+
     def _run(self, *, tap: int | None, stop: bool, **inputs) -> tuple[Tensor | None, Tensor | None]:
         """The decoder stack; `tap` catches the input of a layer. Not HF's own hidden states, because they miss DeepStack.
 
         The mask says True where a row may look; None: causal, with an empty cache."""
-        if (
-            allowed := inputs["attention_mask"]
-        ) is not None:  # made numbers once, and not in every layer; eager adds them
-            dtype = inputs["inputs_embeds"].dtype
-            least = -torch.inf if self._sdpa else torch.finfo(dtype).min
-            inputs["attention_mask"] = torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, least)
+        if inputs["attention_mask"] is not None:
+            inputs["attention_mask"] = self._added(inputs["attention_mask"], inputs["inputs_embeds"].dtype)
         if not self.family.multimodal_rope:
             inputs["position_ids"] = inputs["position_ids"][0]
         inputs["use_cache"] = not self.recomputes
