@@ -7,7 +7,7 @@ READY  := .venv/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-full test-gpu bench check schema setup
+.PHONY: demo test test-full test-gpu bench bench-full check schema setup
 
 setup: $(READY)
 
@@ -44,8 +44,14 @@ test-full: setup  ## the slow proofs too
 test-gpu: setup  ## the model on a GPU, and its speed there; says what it skips where there is none
 	$(BIN)/python -m pytest tests/gpu tests/bench/bench_gpu.py -rs --benchmark-quiet
 
+BENCH := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 3600 --benchmark-quiet
+SPEED := decode prepare engine pruning training features evaluate startup
+
 bench: setup  ## measurements, which are no tests, in at most 20 minutes, and a table of them; they want an idle machine
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/bench/bench_*.py --timeout 3600 --benchmark-quiet
+	$(BENCH) $(SPEED:%=tests/bench/bench_%.py)
+
+bench-full: setup  ## those of serving, grids, reports and scale too: about 35 minutes
+	$(BENCH) tests/bench/bench_*.py --minutes 60
 
 check: setup
 	$(BIN)/ruff check .

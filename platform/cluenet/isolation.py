@@ -23,8 +23,9 @@ from cluenet.plugins import load_components
 from cluenet.processes import WorkerPool
 from cluenet.records import Frames
 
-FILES_PER_TASK = 8
-"""Small files go to a worker together, so that talking to it costs little; after a failure each goes alone."""
+FILES_PER_TASK, BYTES_PER_RESULT = 16, 8 * 2**20
+"""Small files go to a worker together, so that talking to it costs little; it hands back what it has once that is large. After a
+failure each goes alone."""
 GROUPS_AHEAD = 2
 """Groups per worker that are decoded before their turn to be yielded: enough to keep it busy, few enough for memory."""
 HOPELESS = frozenset({"missing", "empty", "unreadable", "no_fps", "fps_of_file"})
@@ -60,7 +61,7 @@ class IsolatedDecoder:
         *,
         workers: int = 1,
         timeout_seconds: float = 60.0,
-        recycle_after: int = 100,
+        recycle_after: int = 500,
         memory_gib: float | None = 8.0,
         plugins: Sequence[str] = (),
     ):
@@ -95,7 +96,7 @@ class IsolatedDecoder:
             yield from self._group(*ahead.popleft())
 
     def _group(self, group: list[Job], task: ProcessFuture[list[Decoded]] | None) -> Iterator[Decoded]:
-        """The group's results; a worker hands a slow group back half-done, so the rest is asked for again."""
+        """The group's results; a worker hands a slow or large group back half-done, so the rest is asked for again."""
         while group:
             try:
                 done = self._result(task)
@@ -174,10 +175,12 @@ def _decode_group(
     """The results of the first files of a group, at least one."""
     if _start_error is not None:
         raise _start_error
-    started, done = time.monotonic(), []
+    started, done, held = time.monotonic(), [], 0
     for job in jobs:
-        done.append(_decode_one(job, policy, readers))
-        if time.monotonic() - started > budget_seconds:
+        one = _decode_one(job, policy, readers)
+        done.append(one)
+        held += sum(frames.frames_THWC.nbytes for frames in one.outcomes if isinstance(frames, Frames))
+        if held > BYTES_PER_RESULT or time.monotonic() - started > budget_seconds:
             break
     return done
 

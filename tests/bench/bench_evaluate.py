@@ -20,12 +20,12 @@ from cluenet.run import Run
 from helpers.environments import ROOT
 from helpers.evaluation import Silent
 
-QUESTIONS = 2000
+QUESTIONS = 600
 AT_LEAST = 3.0
 """How many times faster batches must be: a ratio within one run."""
 SMALL = [
     "data.train=[{name: clueworld, split: train, videos: 40}]", "data.validation=[]",
-    f"data.test=[{{name: clueworld, split: test, videos: 400, max_samples: {QUESTIONS}}}]",
+    f"data.test=[{{name: clueworld, split: test, videos: 120, max_samples: {QUESTIONS}}}]",
     "model.backbone.perception_steps=0", "model.backbone.copy_steps=0", "train.stage1.steps=0", "train.stage2.steps=0",
     "evaluate.rows=[own]", "evaluate.faithfulness=false",
 ]  # fmt: skip

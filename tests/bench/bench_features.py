@@ -30,7 +30,7 @@ CLIPS = 8
 def test_features_against_the_live_tower(benchmark, tmp_path, say, size: str) -> None:
     frozen = ("train.tuning={name: full, vision: false}", "train.resources.cpu=1")
     world = World.made(tmp_path, *TOWERS[size], *frozen)
-    recipe = world.recipe("stage1", steps=24, questions=6, clips=CLIPS)
+    recipe = world.recipe("stage1", steps=18, questions=6, clips=CLIPS)
     folder = make_features(recipe, world.prepared, Tower(world.base, {}), progress=Silent, local=True)
     vlm, live = VisionLanguageModel.load(world.base).eval(), PreparedSet(world.prepared)
     encoded = opened(world.prepared, {world.prepared: folder})
@@ -53,7 +53,7 @@ def test_features_against_the_live_tower(benchmark, tmp_path, say, size: str) ->
     benchmark.pedantic(read, rounds=3)
     reading = benchmark.stats.stats.min
     with_tower, with_features = (
-        trained(world.job("stage1", steps=24, questions=6, clips=CLIPS, features=one)) for one in (None, folder)
+        trained(world.job("stage1", steps=18, questions=6, clips=CLIPS, features=one)) for one in (None, folder)
     )
     assert with_features.losses == pytest.approx(with_tower.losses, rel=1e-3)
     steps = [per_step(one.processor) for one in (with_tower, with_features)]

@@ -90,6 +90,21 @@ def test_training(benchmark, stage: str, ceilings: Ceilings, named: str, tmp_pat
     assert shared >= SHARED_FASTER
 
 
+@pytest.mark.benchmark
+def test_the_optimizers(benchmark, named: str, say) -> None:
+    """Muon, which is orthogonalised in bf16, against fused AdamW, by what they take of a step."""
+
+    def step(optimizer: str) -> float:
+        training, seconds = Training(LARGE, DEVICE, "stage1", optimizer=optimizer), Counter[str]()
+        training.ours(training.batch(1), parts=seconds)
+        return seconds["optimizer"] / LARGE.steps
+
+    adamw, muon = benchmark.pedantic(lambda: [step(optimizer) for optimizer in ("adamw", "muon")], rounds=1)
+    say(f"{named}\nthe optimizer's part of a step: AdamW {1e3 * adamw:.1f} ms, Muon {1e3 * muon:.1f} ms")
+    assert adamw > 0
+    assert muon > 0
+
+
 def _gib(peak: int | None) -> str:
     return f"{(peak or 0) / 2**30:.1f} GiB"
 

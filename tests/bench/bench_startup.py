@@ -39,7 +39,7 @@ def seconds(command: Sequence[object], **environment: str) -> tuple[float, float
 def test_start_up(benchmark, say, arguments: list[str], at_most_seconds: float) -> None:
     command = [sys.executable, "-m", "cluenet", *arguments]
     seconds(command)  # files into the cache
-    found = [seconds(command) for _ in range(5)]
+    found = [seconds(command) for _ in range(3)]
     benchmark.pedantic(seconds, (command,), rounds=1)
     clock, processor = map(statistics.median, zip(*found))
     say(f"cluenet {' '.join(arguments)}: {clock:.2f} s, {processor:.2f} s of the processor")

@@ -90,7 +90,7 @@ def told(say: Callable[[str], None], what: str, found: Compared, examples: int) 
 @pytest.mark.benchmark(timer=time.process_time)
 @pytest.mark.parametrize("stage", STAGES)
 def test_one_question_per_clip(benchmark, world: World, say, stage: str) -> None:
-    found = compare(benchmark, world, stage, steps=32, questions=1, apart=False)
+    found = compare(benchmark, world, stage, steps=24, questions=1, apart=False)
     told(say, f"{stage}, a question per clip", found, CLIPS)
     benchmark.extra_info["ratio"] = found.ratio("clock")
     assert found.ratio("clock") >= NOT_SLOWER
@@ -100,7 +100,7 @@ def test_one_question_per_clip(benchmark, world: World, say, stage: str) -> None
 @pytest.mark.benchmark(timer=time.process_time)
 @pytest.mark.parametrize("stage", STAGES)
 def test_six_questions_share_a_clip(benchmark, world: World, say, stage: str) -> None:
-    found = compare(benchmark, world, stage, steps=16, questions=6, apart=True)
+    found = compare(benchmark, world, stage, steps=13, questions=6, apart=True)
     told(say, f"{stage}, six questions per clip against six rows", found, 6 * CLIPS)
     benchmark.extra_info["ratio"] = found.ratio("processor")
     assert found.ratio("processor") >= SHARED_FASTER
@@ -109,9 +109,9 @@ def test_six_questions_share_a_clip(benchmark, world: World, say, stage: str) ->
 @pytest.mark.benchmark(timer=time.process_time)
 def test_time_is_linear_in_examples(benchmark, world: World, say) -> None:
     """A step costs the same early and late; and twice the clips cost no more than twice the time."""
-    long = benchmark.pedantic(lambda: trained(world.job("stage1", steps=68, questions=6, clips=CLIPS)), rounds=1)
-    early, late = per_step(long.processor[:34]), per_step(long.processor[34:])
-    wide = per_step(trained(world.job("stage1", steps=20, questions=6, clips=2 * CLIPS)).processor)
+    long = benchmark.pedantic(lambda: trained(world.job("stage1", steps=44, questions=6, clips=CLIPS)), rounds=1)
+    early, late = per_step(long.processor[:22]), per_step(long.processor[22:])
+    wide = per_step(trained(world.job("stage1", steps=14, questions=6, clips=2 * CLIPS)).processor)
     say(f"seconds of a step: early {early:.3f}, late {late:.3f}; of twice the clips {wide:.3f}")
     assert late == pytest.approx(early, rel=LINEAR)
     assert wide <= 2 * early * (1 + LINEAR)

@@ -1,4 +1,4 @@
-"""What all measurements share: `say` for figures, one table of them at the end, and an end after 20 minutes."""
+"""What all measurements share: `say` for figures, one table of them at the end, and an end after `--minutes`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 FIGURES = "figures"
-MOST_MINUTES = 20
-"""Of a session; a bench that would begin in the last tenth of it is left out, and the table says so."""
 STARTED = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    help_ = "of a session: a bench that would begin in the last tenth of them is left out, and the table says so"
+    parser.addoption("--minutes", type=float, default=20.0, help=help_)
 
 
 @pytest.fixture
@@ -27,8 +30,9 @@ def say(capsys: pytest.CaptureFixture[str], record_property: Callable[[str, obje
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if time.monotonic() - STARTED > 0.9 * MOST_MINUTES * 60:
-        pytest.skip(f"not measured: {MOST_MINUTES} minutes are nearly over; run this file alone")
+    minutes = item.config.getoption("--minutes")
+    if time.monotonic() - STARTED > 0.9 * minutes * 60:
+        pytest.skip(f"not measured: {minutes:g} minutes are nearly over; run this file alone")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

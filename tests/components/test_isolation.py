@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,10 @@ def reasons(results: list[Decoded]) -> list[str | None]:
 
 
 def test_results_come_in_order_each_file_opened_once(folder: Path, tmp_path: Path) -> None:
-    names = [f"good{i:02d}" for i in range(21)]
+    names = [f"good{i:02d}" for i in range(35)]
     log = tmp_path / "log"
     results = decoded(policy(log=str(log)), jobs(folder, *names), workers=2, recycle_after=1)
-    assert reasons(results) == [None] * 21
+    assert reasons(results) == [None] * 35
     lines = [line.split() for line in log.read_text().splitlines()]
     assert Counter(Path(path).stem for _, path in lines) == Counter(names)
     pids = {pid for pid, _ in lines}
@@ -166,18 +167,31 @@ def test_decord_falls_back_to_pyav(folder: Path) -> None:
     assert bad.failed == (("decord", "corrupt"), ("pyav", "corrupt"))
 
 
-def test_slow_groups_are_handed_back_and_finished(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the groups that go to workers."""
+    sizes: list[int] = []
     submit = IsolatedDecoder._submit
 
     def counted(self: IsolatedDecoder, group: list[Job], readers: list[Any]) -> Any:
-        asked.append(len(group))
+        sizes.append(len(group))
         return submit(self, group, readers)
 
     monkeypatch.setattr(IsolatedDecoder, "_submit", counted)
-    made = policy("slow")
-    results = decoded(made, jobs(folder, "a", "b", "c"), timeout_seconds=4)  # 1.5 s a file, budget 1 s
+    return sizes
+
+
+def test_slow_groups_are_handed_back_and_finished(folder: Path, asked: list[int]) -> None:
+    results = decoded(policy("slow"), jobs(folder, "a", "b", "c"), timeout_seconds=4)  # 1.5 s a file, budget 1 s
     assert reasons(results) == [None] * 3
+    assert asked == [3, 2, 1]
+
+
+def test_large_groups_are_handed_back_and_finished(folder: Path, asked: list[int]) -> None:
+    """So that a worker's memory does not grow with the files of a group."""
+    large = replace(policy("pyav"), size={"height": 1024, "width": 1024})  # 12 MiB a file
+    results = decoded(large, jobs(folder, "good", "good", "good"))
+    assert [result.outcomes[0].frames_THWC.shape for result in results] == [(4, 1024, 1024, 3)] * 3
     assert asked == [3, 2, 1]
 
 

@@ -20,7 +20,6 @@ from helpers.synthetic import recipe_of, write_videos
 @pytest.mark.parametrize(
     ("videos", "tasks"),
     [
-        (100, 2),
         (1000, 16),
         (10_000, 157),
         (100_000, 1563),
@@ -33,8 +32,9 @@ def test_a_task_for_64_videos_up_to_ten_thousand(videos: int, tasks: int) -> Non
     assert number_of_tasks(-(-videos // FILES_PER_BATCH), workers=2) == tasks
 
 
-def test_every_worker_has_a_task() -> None:
-    assert number_of_tasks(8, workers=8) == 8
+@pytest.mark.parametrize(("batches", "workers", "tasks"), [(8, 8, 8), (7, 2, 7), (20, 2, 8), (3, 8, 3)])
+def test_few_videos_keep_all_workers_busy_to_the_end(batches: int, workers: int, tasks: int) -> None:
+    assert number_of_tasks(batches, workers=workers) == tasks
 
 
 def test_the_driver_holds_three_kilobytes_a_video(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ class Training:
     device: str
     stage_name: str
     lr: float = STEADY
+    optimizer: str = "adamw"
     recompute: bool = False  # gradient checkpointing
 
     @cached_property
@@ -69,7 +70,7 @@ class Training:
 
     @cached_property
     def settings(self) -> TrainSection:
-        stage = {"steps": self.scale.steps + 1, "optimizer": "adamw", "lr": self.lr, "warmup_steps": 0}
+        stage = {"steps": self.scale.steps + 1, "optimizer": self.optimizer, "lr": self.lr, "warmup_steps": 0}
         tuning = {"name": "full", "vision": False}
         return TrainSection.model_validate({
             "precision": self.scale.precision, "tuning": tuning, "gradient_checkpointing": self.recompute,

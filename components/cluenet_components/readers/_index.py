@@ -5,6 +5,7 @@ Reading it costs a pass over the packets and the decoding of one frame. Frames a
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ class FrameIndex:
 
     def key_before(self, frame: int) -> KeyFrame | None:
         """The last key frame shown not after `frame`; None when decoding must start with the file."""
-        place = int(np.searchsorted([key.rank for key in self.keys], frame, side="right"))
+        place = bisect_right(self.keys, frame, key=lambda key: key.rank)
         return self.keys[place - 1] if place else None
 
 

@@ -83,34 +83,33 @@ class PyavFile(VideoFile):
             raise
         self.seconds_F, self.duration_seconds = index.seconds_F, index.duration_seconds
         self.width, self.height = index.width, index.height
+        self._numbers = {ticks: number for number, ticks in enumerate(index.ticks_F.tolist())}
         self.frames_decoded = 0  # since it was opened, the dropped ones included
 
     def frames(self, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
         height, width = size or (self.height, self.width)
         wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
-        picture = Picture(width, height)
-        found: dict[int, np.ndarray] = {}
+        pictures = Pictures(wanted.tolist(), width, height)
         for run in plan(self.index, wanted.tolist(), self.strategy):
-            found.update(self._decode(run, picture))
-        missing = tuple(frame for frame in wanted.tolist() if frame not in found)
-        if missing:
-            found.update(self._decode(Run(None, missing), picture))
-        lost = [frame for frame in missing if frame not in found]
-        if lost:
+            self._decode(run, pictures)
+        if missing := pictures.missing():
+            self._decode(Run(None, missing), pictures)
+        if lost := pictures.missing():
             where = f"frame {lost[0]} at {self.seconds_F[lost[0]]:.3f} s"
             raise MediaError(
                 "corrupt", f"{self.path}: {where} cannot be decoded without damage; fetch or encode it again"
             )
-        return np.stack([found[frame] for frame in wanted.tolist()])[places]
+        as_asked = np.array_equal(places, np.arange(len(wanted)))
+        return pictures.frames_THWC if as_asked else pictures.frames_THWC[places]
 
     def close(self) -> None:
         if self._opened is not None:
             self._opened[0].close()
             self._opened = None
 
-    def _decode(self, run: Run, picture: Picture) -> dict[int, np.ndarray]:
-        """The wanted frames of one run that come out undamaged."""
-        wanted, found = set(run.wanted), {}
+    def _decode(self, run: Run, pictures: Pictures) -> None:
+        """Adds the wanted frames of one run that come out undamaged."""
+        wanted = set(run.wanted)
         damaged_until = -1  # damage spreads to the next key frame
         with media_errors(self.path):
             for number, frame in self._numbered(run):
@@ -118,10 +117,9 @@ class PyavFile(VideoFile):
                 if frame.is_corrupt:
                     damaged_until = self._next_key(number)
                 if number in wanted and number >= damaged_until:
-                    found[number] = picture.of(frame)
+                    pictures.add(number, frame)
                 if number >= run.wanted[-1]:
                     break
-        return found
 
     def _numbered(self, run: Run) -> Iterator[tuple[int, VideoFrame]]:
         """Decoded frames from the run's start on, with their numbers: by time, or by counting where times say nothing."""
@@ -135,32 +133,38 @@ class PyavFile(VideoFile):
         if not self.index.is_timed:
             yield from enumerate(container.decode(stream))
             return
-        ticks_F = self.index.ticks_F
         for frame in container.decode(stream):
-            number = int(np.searchsorted(ticks_F, frame.pts or 0))
-            if number < len(ticks_F) and ticks_F[number] == frame.pts:
+            number = self._numbers.get(frame.pts)
+            if number is not None:
                 yield number, frame
 
     def _next_key(self, frame: int) -> int:
         return next((key.rank for key in self.index.keys if key.rank > frame), len(self.index))
 
 
-class Picture:
-    """Turns decoded frames upright, to RGB and to size with one FFmpeg filter graph (bilinear, as decord does)."""
+class Pictures:
+    """Decoded frames upright, in RGB and to size, by one FFmpeg filter graph (bilinear, as decord does)."""
 
-    def __init__(self, width: int, height: int):
-        self.width, self.height = width, height
+    def __init__(self, numbers: Sequence[int], width: int, height: int):
+        self.frames_THWC = np.empty((len(numbers), height, width, 3), np.uint8)  # in the order of `numbers`
+        self._width, self._height = width, height
+        self._places = {number: place for place, number in enumerate(numbers)}
+        self._found: set[int] = set()
         self._graph: av.filter.Graph | None = None
         self._made_for: tuple[object, ...] = ()
 
-    def of(self, frame: VideoFrame) -> np.ndarray:
-        """uint8 RGB [height, width, 3]."""
+    def missing(self) -> tuple[int, ...]:
+        """Ascending."""
+        return tuple(sorted(self._places.keys() - self._found))
+
+    def add(self, number: int, frame: VideoFrame) -> None:
         properties = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, frame.rotation)
         if properties != self._made_for:  # a stream may change its size or format half-way
             self._graph, self._made_for = self._graph_for(frame), properties
         assert self._graph is not None
         self._graph.push(frame)
-        return self._graph.pull().to_ndarray()
+        self.frames_THWC[self._places[number]] = self._graph.pull().to_ndarray()
+        self._found.add(number)
 
     def _graph_for(self, frame: VideoFrame) -> av.filter.Graph:
         graph = av.filter.Graph()
@@ -168,7 +172,7 @@ class Picture:
         last = graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
         )  # fmt: skip
-        scale = ("scale", f"{self.width}:{self.height}:flags=bilinear")
+        scale = ("scale", f"{self._width}:{self._height}:flags=bilinear")
         for name, arguments in (*TURNS[frame.rotation % 360], scale, ("format", "rgb24"), ("buffersink", "")):
             step = graph.add(name, arguments or None)
             last.link_to(step)

@@ -22,6 +22,9 @@ from cluenet.recipe import Recipe
 BATCHES_PER_TASK = 4
 """A Ray Data task costs about 10 ms of its own; four batches of the smallest videos cost about 400 ms."""
 
+TASKS_PER_WORKER = 4
+"""At least, as far as there are batches: the last task of one worker keeps the others waiting."""
+
 MOST_TASKS = 10_000
 """Ray keeps an object and a record of every task for as long as the step runs. Larger tasks lose nothing: parts are kept one by one."""
 
@@ -56,8 +59,8 @@ def accounts_of(work: Sequence[Batch], recipe: Recipe, folder: Path) -> Iterator
 
 
 def number_of_tasks(batches: int, workers: int) -> int:
-    """One for BATCHES_PER_TASK batches, at least one for each worker, at most MOST_TASKS."""
-    return max(workers, min(MOST_TASKS, math.ceil(batches / BATCHES_PER_TASK)))
+    """One for BATCHES_PER_TASK batches, at most MOST_TASKS; of few batches more, so that workers end together."""
+    return max(min(batches, TASKS_PER_WORKER * workers), min(MOST_TASKS, math.ceil(batches / BATCHES_PER_TASK)))
 
 
 def number_of_workers(wanted: int | None, cpus: int, batches: int) -> int:
