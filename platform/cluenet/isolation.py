@@ -103,9 +103,9 @@ class IsolatedDecoder:
             except (FutureTimeoutError, ProcessExpired, BrokenProcessPool):
                 yield from map(self._alone, group)
                 return
-            yield from done
             group = group[len(done) :]
-            task = self._submit(group, self._readers) if group else None
+            task = self._submit(group, self._readers) if group else None  # decoded while what is done is used
+            yield from done
 
     def _alone(self, job: Job) -> Decoded:
         """One file by itself, one reader after the other: now a failure is its own."""

@@ -7,9 +7,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
 from typing import Any
 
 from pebble import ProcessFuture, ProcessPool
+
+PIPE_BYTES = 2**18
 
 
 class WorkerPool:
@@ -67,12 +72,25 @@ class WorkerPool:
         self._pool.join()
 
     def _new_pool(self) -> ProcessPool:
-        # spawn: a fork of a process with threads (Ray's) can hang
-        context = multiprocessing.get_context("spawn")
         return ProcessPool(
-            max_workers=self._workers, max_tasks=self._recycle_after, context=context,
+            max_workers=self._workers, max_tasks=self._recycle_after, context=_WidePipes(),
             initializer=_start_worker, initargs=self._start,
         )  # fmt: skip
+
+
+class _WidePipes(SpawnContext):
+    """spawn: a fork of a process with threads (Ray's) can hang. With pipes of Linux's usual 64 KiB a result of megabytes stops its
+    process some twenty times until somebody reads."""
+
+    def Pipe(self, duplex: bool = True) -> tuple[Connection, Connection]:
+        reader, writer = super().Pipe(duplex)
+        with suppress(
+            ImportError, AttributeError, OSError
+        ):  # Linux alone has it, and may have given the user all it gives
+            import fcntl
+
+            fcntl.fcntl(writer.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        return reader, writer
 
 
 def _start_worker(initializer: Callable[..., None] | None, initargs: Sequence[Any], memory_gib: float | None) -> None:

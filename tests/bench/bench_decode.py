@@ -22,6 +22,8 @@ from cluenet.records import Frames
 from helpers.other_readers import Found, Read, middles, others, ours, write_panned
 
 ROUNDS = 5
+ISOLATION_AT_MOST = 1.15
+"""Times the seconds without it."""
 ROUNDING = 2.0
 """Gray levels, on average: readers turn YUV into RGB with other rounding and other filters for the colours."""
 
@@ -36,18 +38,17 @@ class Case:
     gop: int
     wanted: int
     at_least: float = 0.95  # of the speed of the fastest other reader
-    isolation_at_most: float = 1.15  # times the seconds without it
 
     def __str__(self) -> str:
         return f"{self.wanted} of {self.frames} at {self.width}x{self.height}, a key frame every {self.gop}"
 
 
-SMALL = Case(32, 64, 64, 12, 16, at_least=0.75, isolation_at_most=1.35)
-"""Two milliseconds a file, so that what surrounds decoding counts; 0.95 and 1.15 were wanted (docs/performance.md)."""
-LONG = Case(900, 360, 640, 48, 16, at_least=0.9)
+SMALL = Case(32, 64, 64, 12, 16, at_least=0.8)
+"""Two milliseconds a file, so that what surrounds decoding counts; beside torchcodec 0.95 was wanted (docs/performance.md)."""
+LONG = Case(900, 360, 640, 48, 16)
 CASES = [
     LONG,
-    Case(900, 360, 640, 12, 16, at_least=0.85),
+    Case(900, 360, 640, 12, 16),
     Case(900, 360, 640, 250, 16),
     Case(300, 720, 1280, 48, 8),
     SMALL,
@@ -149,4 +150,4 @@ def test_what_isolation_adds(benchmark, video: Video, say, tmp_path: Path, case:
         f"isolation, {count} videos, {case}: {1e3 * benchmark.stats.stats.min / count:.1f} ms per video, {ratio:.2f} times those "
         f"without it; the first file with the start of its process {start:.1f} s"
     )
-    assert ratio <= case.isolation_at_most
+    assert ratio <= ISOLATION_AT_MOST

@@ -6,6 +6,7 @@ Seconds are the clock's, so they want an idle machine. All of it runs on 2 CPUs.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -32,11 +33,11 @@ from helpers.other_readers import write_panned
 ROUNDS = 2
 VIDEOS, MANY = 300, 3000
 WIDE_FRAMES = 900
-OURS, THEIRS = (32, 96), (8, 24)
+OURS, THEIRS = (32, 160), (8, 24)
 """Videos of so many frames: a few and more, which tells what one more costs from what it costs to start."""
 RAY_AT_MOST = 1.15
 """Times the seconds of bare processes."""
-READ_VIDEOS_AT_LEAST = {48: 2.5, 12: 5.0}
+READ_VIDEOS_AT_LEAST = {48: 4.0, 12: 5.0}
 """Times the seconds of ours, by the distance of key frames: with one every 48, ours decodes 43 % of all frames, with every 12 11 %."""
 FLAT = 1.15
 """Times the peak memory with 300 videos."""
@@ -126,13 +127,16 @@ class Cost:
 
     @classmethod
     def of(cls, work: Callable[[int], object], few: int, many: int) -> Cost:
-        seconds = []
-        for count in (few, many):
+        """The better of two with a few: a slow start would make one more video look cheap."""
+
+        def seconds(count: int) -> float:
             started = time.perf_counter()
             work(count)
-            seconds.append(time.perf_counter() - started)
-        each = (seconds[1] - seconds[0]) / (many - few)
-        return cls(each, seconds[0] - few * each)
+            return time.perf_counter() - started
+
+        start = min(seconds(few), seconds(few))
+        each = (seconds(many) - start) / (many - few)
+        return cls(each, start - few * each)
 
     def __str__(self) -> str:
         return f"{self.each:.3f} s a video and {self.start:.1f} s to start"
@@ -144,8 +148,10 @@ def test_against_read_videos(benchmark, say, tmp_path: Path, gop: int) -> None:
     video = write_panned(tmp_path / "one.mp4", WIDE_FRAMES, 360, 640, gop=gop)
     paths, recipe = linked(tmp_path / "videos", [video], max(OURS)), recipe_of(360, 640)
 
+    folders = (tmp_path / f"ours-{number}" for number in itertools.count())
+
     def prepare(count: int) -> None:
-        assert prepared(accounts_of(work_of(paths[:count]), recipe, tmp_path / f"ours-{count}")) == count
+        assert prepared(accounts_of(work_of(paths[:count]), recipe, next(folders))) == count
 
     def read(count: int) -> None:
         assert counted(paths[:count]) == WIDE_FRAMES * count

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cluenet import isolation
+from cluenet import isolation, processes
 from cluenet.decoding import FramePolicy
 from cluenet.errors import MediaError, PluginError
 from cluenet.isolation import Decoded, IsolatedDecoder, Job
@@ -226,6 +226,14 @@ def _make_decoder(out: Any) -> None:
         IsolatedDecoder(policy())
     except RuntimeError as error:
         out.send(str(error))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a pipe be widened")
+def test_results_of_megabytes_have_a_wide_pipe() -> None:
+    import fcntl
+
+    for end in processes._WidePipes().Pipe(duplex=False):
+        assert fcntl.fcntl(end.fileno(), fcntl.F_GETPIPE_SZ) == processes.PIPE_BYTES
 
 
 def test_a_daemonic_process_is_told() -> None:

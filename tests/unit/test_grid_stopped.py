@@ -123,7 +123,7 @@ def test_what_is_refused(tmp_path, values, place, words):
 
 def test_the_example_of_the_docs(tmp_path, capsys):
     """components.yaml with asha: 9 different trainings, as four filters share stage 1."""
-    example = "asha: {first: 80, eta: 3}"
+    example = "asha: {first: 36, eta: 3}"
     assert example in (ROOT / "docs" / "ablations.md").read_text()
     shipped = ROOT / "recipes" / "ablations" / "components.yaml"
     base = f"base: {ROOT / 'recipes' / 'quickstart.yaml'}"
@@ -133,7 +133,7 @@ def test_the_example_of_the_docs(tmp_path, capsys):
     grid = load(file, [f"runs={tmp_path / 'runs'}", f"store={tmp_path / 'store'}"])
     require_places(grid)
     (rung,) = bounds_of(grid.spec.asha, graph_of(grid)).rungs
-    assert (rung.steps, rung.trainings, rung.least) == (80, 9, 3)
+    assert (rung.steps, rung.trainings, rung.least) == (36, 9, 3)
 
 
 def test_a_rung_from_which_none_could_go_on_is_refused_before_anything_runs(tmp_path, capsys):
