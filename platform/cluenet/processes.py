@@ -84,9 +84,7 @@ class _WidePipes(SpawnContext):
 
     def Pipe(self, duplex: bool = True) -> tuple[Connection, Connection]:
         reader, writer = super().Pipe(duplex)
-        with suppress(
-            ImportError, AttributeError, OSError
-        ):  # Linux alone has it, and may have given the user all it gives
+        with suppress(ImportError, AttributeError, OSError):  # not on Linux; the user has as much as Linux gives
             import fcntl
 
             fcntl.fcntl(writer.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -292,7 +292,7 @@ class TestInterrupted:
         ]
 
     def recipe(self, folder: Path, rows: list, store: str) -> Recipe:
-        return recipe(folder, rows, store=store, decode_workers=1, delay_seconds=0.15)
+        return recipe(folder, rows, store=store, decode_workers=1, delay_seconds=0.3)
 
     @pytest.fixture(scope="class")
     def whole(self, folder: Path, rows: list) -> dict[str, object]:
