@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +21,12 @@ from cluenet.folders import read_manifest
 from cluenet.model.build import build_model
 from cluenet.model.optimizers import optimizers_of
 from cluenet.prepared import PreparedSet
+from cluenet.recipe import Recipe
 from cluenet.train.batches import TrainingBatches
 from cluenet.train.group import Group
 from cluenet.train.stepping import Stepper
 from cluenet.train.strategies import Setup
+from cluenet.train.trackers import read_lines
 from cluenet.train.trainer import train_stage
 from helpers.evaluation import Silent
 from helpers.hf_trainer import train_with_hf
@@ -37,6 +40,8 @@ NOT_SLOWER, NO_MORE_WORK, SHARED_FASTER = 1.0, 0.95, 2.0
 by the processor, where nothing is to be gained; by the processor with six questions that share a clip."""
 LOSSES = 1e-4
 """How much losses may differ, relatively: six rows add in another order than one. Measured: 1e-7."""
+WAITED = 0.05
+"""Of a step, for its data, with two workers on two cores."""
 LINEAR = 0.15
 """How much the seconds of an example may differ among the parts of a training."""
 
@@ -160,17 +165,25 @@ def test_share_of_ray(benchmark, world: World, say) -> None:
         {"train": [world.prepared], "validation": []},
     )
 
-    def loop_and_rest(*, local: bool) -> tuple[float, float]:
-        run, started = world.folder / f"ray-{time.time_ns()}", time.perf_counter()
+    def train(recipe: Recipe, *, local: bool) -> Path:
+        run = world.folder / f"ray-{time.time_ns()}"
         train_stage(recipe, "stage1", run=run, base=world.base, prepared=sets, init=None, address="a" * 20,
                     progress=Silent, say=lambda line: None, local=local)  # fmt: skip
-        loop = float(read_manifest(run / "stage1")["seconds"])
+        return run
+
+    def loop_and_rest(*, local: bool) -> tuple[float, float]:
+        started = time.perf_counter()
+        loop = float(read_manifest(train(recipe, local=local) / "stage1")["seconds"])
         return loop, time.perf_counter() - started - loop
 
     alone, before = loop_and_rest(local=True)
     with connected():
         loop, rest = benchmark.pedantic(loop_and_rest, kwargs={"local": False}, rounds=1)
+        two = recipe.model_copy(update={"train": recipe.train.model_copy(update={"workers": 2})})
+        lines = read_lines(train(two, local=False) / "logging.jsonl")[EDGE:-EDGE]
+    waited = sum(line["data_seconds"] for line in lines) / sum(line["seconds"] for line in lines)
     say(
         f"40 steps: {loop:.1f} s on Ray Train, {alone:.1f} s without, {loop / alone - 1:+.1%}; "
-        f"to start and to end {rest:.1f} s, {before:.1f} s without"
+        f"to start and to end {rest:.1f} s, {before:.1f} s without; two workers wait {waited:.1%} of a step for their data"
     )
+    assert waited <= WAITED

@@ -22,7 +22,7 @@ from cluenet.prepared import PreparedSet
 from cluenet.recipe import Recipe
 from cluenet.records import Answer
 from cluenet.train import checkpoints, validation
-from cluenet.train.batches import prefetch
+from cluenet.train.batches import TrainingBatches, prefetch
 from cluenet.train.export import save_final_model
 from cluenet.train.group import Group
 from cluenet.train.trackers import Follower, JsonLines, read_lines
@@ -120,6 +120,19 @@ def test_the_log_has_a_line_per_step_of_each_stage(both):
             assert line["labels/answer"] == line["labels/concept"] == 8
     assert lines[0]["lr"] < lines[1]["lr"] > lines[5]["lr"]
     assert read_manifest(run / "stage1")["labels"] == {"answer": 48, "chain": 48, "concept": 48, "attention": 48}
+
+
+def test_what_a_step_waited_for_its_batch_is_in_the_log(sets, tmp_path, monkeypatch):
+    read = TrainingBatches._clip
+
+    def slowly(*args):
+        time.sleep(0.1)
+        return read(*args)
+
+    monkeypatch.setattr(TrainingBatches, "_clip", slowly)
+    train(recipe(stage1={"steps": 1}, stage2={"steps": 1}), sets, tmp_path)
+    (line,) = read_lines(tmp_path / "logging.jsonl")
+    assert line["data_seconds"] >= 0.4  # four clips, and nothing was made before
 
 
 def test_tensorboard_has_every_number_of_the_log(both):

@@ -30,7 +30,7 @@ from cluenet.train.trackers import read_lines
 from cluenet_components.clue_extractors.latent_slots import LatentSlots
 
 TESTS = Path(__file__).parents[1]
-TIMINGS = ("seconds", "samples_per_second")
+TIMINGS = ("data_seconds", "seconds", "samples_per_second")
 
 
 def recipe(**train: Any) -> Recipe:

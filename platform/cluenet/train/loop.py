@@ -7,7 +7,7 @@ checkpoint is whole or not there: a run that was killed goes on exactly as if it
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -129,9 +129,7 @@ class _Loop:
         started, before = time.monotonic(), self.state.seconds
         with closing(prefetch(self.batches(self.state.step, self.stage.steps))) as batches:
             while not self._over():
-                with self.group.together():
-                    parts = next(batches)
-                line = self._step(parts)
+                line = self._step(batches)
                 scores = self._validate() if self._validates() else {}
                 self.state.seconds = before + time.monotonic() - started
                 with self.group.together():
@@ -156,14 +154,17 @@ class _Loop:
             return f"{state.validations_without_better} validations without a better one (train.validation.patience)"
         return None
 
-    def _step(self, parts: list[Batch]) -> dict[str, Any]:
-        """One optimiser step; the line that describes it."""
-        started, step = time.monotonic(), self.state.step
+    def _step(self, batches: Iterator[list[Batch]]) -> dict[str, Any]:
+        """One optimiser step on the next batch; the line that describes it."""
+        waiting, step = time.monotonic(), self.state.step
+        with self.group.together():
+            parts = next(batches)
+        started = time.monotonic()
         numbers = self.stepper.step(self.strategy, parts, step)
         self.state.step += 1
         questions = self.stage.clips_per_batch * self.stage.questions_per_clip
         seconds = time.monotonic() - started
-        line = {"stage": self.job.stage, "step": step + 1, **numbers,
+        line = {"stage": self.job.stage, "step": step + 1, **numbers, "data_seconds": round(started - waiting, 4),
                 "seconds": round(seconds, 4), "samples_per_second": round(questions / seconds, 2)}  # fmt: skip
         self._check(line)
         for name, value in numbers.items():

@@ -1,8 +1,8 @@
 """Where the numbers of training go: `logging.jsonl`, one line per optimiser step, TensorBoard, and services that a recipe names.
 
 A line holds `stage`, `step` (counted from 1), `loss`, every loss term that had labels, `labels/<term>`, `lr`, `grad_norm`,
-`seconds`, `samples_per_second` (questions), and on some steps `validation/<metric>`. A resumed run continues the file as if
-nothing had happened: no line twice, none missing.
+`data_seconds` (that the first worker waited for its batch), `seconds` (of the step, without that), `samples_per_second` (questions in
+them), and on some steps `validation/<metric>`. A resumed run continues the file as if nothing had happened: no line twice, none missing.
 """
 
 from __future__ import annotations
