@@ -50,7 +50,7 @@ SPEED := decode prepare engine pruning training features evaluate startup
 bench: setup  ## measurements, which are no tests, in at most 20 minutes, and a table of them; they want an idle machine
 	$(BENCH) $(SPEED:%=tests/bench/bench_%.py)
 
-bench-full: setup  ## those of serving, grids, reports and scale too: about 35 minutes
+bench-full: setup  ## those of serving, grids, reports and scale too: about 35 minutes, a sum of parts
 	$(BENCH) tests/bench/bench_*.py --minutes 60
 
 check: setup

@@ -15,6 +15,7 @@ from typing import Any
 from pebble import ProcessFuture, ProcessPool
 
 PIPE_BYTES = 2**18
+"""Less than Linux allows a pipe (1 MiB), since it counts those of a user together too (64 MiB)."""
 
 
 class WorkerPool:

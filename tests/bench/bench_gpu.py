@@ -29,6 +29,8 @@ LOSSES = 0.02
 """How much losses may differ, relatively: six rows round otherwise than one in bf16."""
 LOGPROBS = 0.1
 """How much log-probabilities may differ in bf16."""
+MUON_AT_MOST = 12.0
+"""Times AdamW's part of a step: 6.7 were measured, and in fp32 it would be some fifty."""
 NOT_SLOWER, SHARED_FASTER, ENGINE_FASTER, NEXT_AT_MOST = 0.97, 1.5, 3.5, 0.5
 
 
@@ -101,8 +103,7 @@ def test_the_optimizers(benchmark, named: str, say) -> None:
 
     adamw, muon = benchmark.pedantic(lambda: [step(optimizer) for optimizer in ("adamw", "muon")], rounds=1)
     say(f"{named}\nthe optimizer's part of a step: AdamW {1e3 * adamw:.1f} ms, Muon {1e3 * muon:.1f} ms")
-    assert adamw > 0
-    assert muon > 0
+    assert muon <= MUON_AT_MOST * adamw
 
 
 def _gib(peak: int | None) -> str:

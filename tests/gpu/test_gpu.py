@@ -66,6 +66,6 @@ def test_layers_that_are_run_again_give_the_same_gradients() -> None:
     norms = []
     for again in (False, True):
         training = Training(SMALL, DEVICE, "stage2", recompute=again)
-        training._loss(training.batch(SMALL.questions)).backward()
+        training.loss(training.batch(SMALL.questions)).backward()
         norms.append([float(p.grad.norm()) for p in training.model.parameters() if p.grad is not None])
     assert norms[0] == pytest.approx(norms[1], rel=CLOSE, abs=CLOSE)

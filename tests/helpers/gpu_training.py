@@ -102,12 +102,12 @@ class Training:
         """Of the forward and the backward pass of a step."""
 
         def step() -> None:
-            self._loss(batch).backward()
+            self.loss(batch).backward()
             self.model.zero_grad(set_to_none=True)
 
         return counted(step)
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         with self.autocast():
             return self.model(batch.to(self.device), stage=self.stage, seed=0)["loss"]
 
