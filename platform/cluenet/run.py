@@ -1,10 +1,8 @@
 """The pipeline of a recipe: prepare -> pretrain (-> features) -> stage1 (-> utilities) -> stage2 -> model -> evaluate -> report.
 
     <runs>/<name>-<address>/
-        recipe.yaml      every setting, defaults included
-        manifest.json    addresses, seconds and outcome of each step, versions; written when the run is complete
-        steps.json       the same while it is under way
-        logging.jsonl    a line per optimiser step
+        recipe.yaml steps.json manifest.json    what `run_folder` says about it
+        logging.jsonl                           a line per optimiser step
         stage1/ utilities/ stage2/ model/ evaluation/ report.html
 
 Each step's address says what it depends on: a finished step is found again and skipped, an interrupted one resumes.
@@ -12,9 +10,6 @@ Each step's address says what it depends on: a finished step is found again and 
 
 from __future__ import annotations
 
-import json
-import platform
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
@@ -24,16 +19,16 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cluenet import cluster, overlap
 from cluenet.errors import CheckpointError, DataError
-from cluenet.folders import atomic_write_json, atomic_write_text, finished, read_manifest, versions, write_manifest
+from cluenet.folders import finished
 from cluenet.pipeline_table import PipelineTable
 from cluenet.planning import Plan, Split
 from cluenet.progress import Progress
 from cluenet.recipe import Recipe
+from cluenet.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from cluenet.features import Tower
 
-STEPS = ("prepare", "pretrain", "features", "stage1", "utilities", "stage2", "model", "evaluate", "report")
 Say = Callable[[str], None]
 
 
@@ -52,6 +47,7 @@ class Run:
         """`local`: steps of one worker run in this process, without Ray; only preparing needs it still. `table`: is told of
         every step, and shows its progress. `plugins`: of other recipes, whose runs use the same Ray after this one."""
         self.recipe, self.plan = recipe, Plan(recipe)
+        self.account = RunFolder(self.plan)
         self._address, self._verbose, self._say = address, verbose, say
         self._table, self._progress = table, table.progress if table else progress
         self._local, self._plugins = local, tuple(dict.fromkeys([*recipe.plugins, *plugins]))
@@ -210,7 +206,7 @@ class Run:
         from cluenet.train.trainer import train_stage
 
         base, address = self.base, self.plan.address(stage)
-        self._write_recipe()
+        self.account.write_recipe()
         if stage == "stage1" and self.recipe.train.stage1.steps:
             self._share("stage1")
 
@@ -265,7 +261,7 @@ class Run:
         from cluenet.train.export import save_final_model
 
         checkpoint, folder = self.checkpoint, self.folder / "model"
-        self._write_recipe()
+        self.account.write_recipe()
         policy = FramePolicy.from_section(self.recipe.data).to_dict()
         features = {} if finished(folder) else self._features_of_training()
         with self._timed("model", unless=finished(folder)):
@@ -341,60 +337,23 @@ class Run:
         self.finish(results)
         return report
 
-    # ------------------------------------------------------------------------------------------------ accounts
-
     def finish(self, results: dict[str, dict[str, Any]]) -> Path:
-        """`manifest.json`: the run is complete."""
-        plan = self.plan
-        return write_manifest(self.folder, {
-            "name": self.recipe.name, "address": plan.stage2,
-            "addresses": {
-                **{split: [path.name for path in paths] for split, paths in self.prepared.items()},
-                "pretrain": plan.base.name, "stage1": plan.stage1, "stage2": plan.stage2,
-            },
-            "steps": self.steps(), "evaluation": {name: result["accuracy"]["overall"] for name, result in results.items()},
-            "overlaps": [one.to_dict() for one in self.overlaps],
-            "versions": {"python": platform.python_version(), **versions("ray", "torch", "transformers", "numpy", "av")},
-        })  # fmt: skip
+        """The manifest: the run is complete."""
+        return self.account.finish(self.prepared, results, self.overlaps)
 
-    def steps(self) -> dict[str, dict[str, Any]]:
-        """Seconds of each step of this run, over all attempts; a step that was found finished took none. Of the stages also
-        the operations that their training took, wherever it ran, and the run that a shared one comes from."""
-        return {step: {**spent, **self._stage_facts(step)} for step, spent in self._spent().items()}
-
-    def _spent(self) -> dict[str, dict[str, Any]]:
-        try:
-            known = json.loads((self.folder / "steps.json").read_text())
-        except FileNotFoundError:
-            known = {}
-        return {step: known.get(step, {"seconds": 0.0, "attempts": 0}) for step in STEPS}
-
-    def _stage_facts(self, step: str) -> dict[str, Any]:
-        folder = self.folder / step
-        manifest = read_manifest(folder) if step.startswith("stage") and finished(folder) else {}
-        return {name: manifest[name] for name in ("flops_per_step", "flops", "shared_from") if name in manifest}
+    # ------------------------------------------------------------------------------------------------ what steps need
 
     @contextmanager
     def _timed(self, step: str, *, unless: bool = False) -> Iterator[None]:
-        """Adds the block's seconds to the account, also when it ends in an error or with Ctrl-C. A recipe that only scores
-        other models has no account: without training data there is no run folder."""
-        started = time.monotonic()
-        try:
-            with self._table.step(step) if self._table and not unless else nullcontext():
-                yield
-        finally:
-            if self.recipe.data.train and not unless:
-                known = self._spent()
-                seconds = known[step]["seconds"] + time.monotonic() - started
-                known[step] = {"seconds": round(seconds, 2), "attempts": known[step]["attempts"] + 1}
-                atomic_write_json(self.folder / "steps.json", known)
-
-    def _write_recipe(self) -> None:
-        whole = self.recipe.model_copy(update={"extends": None})
-        text = f"# Every setting of this run, defaults included: cluenet run THIS_FILE repeats it.\n{whole.to_yaml()}"
-        path = self.folder / "recipe.yaml"
-        if not path.is_file() or path.read_text() != text:
-            atomic_write_text(path, text)
+        """Shows the step and keeps account of it. A recipe that only scores other models has none."""
+        if unless:
+            yield
+            return
+        with (
+            self.account.timed(step) if self.recipe.data.train else nullcontext(),
+            self._table.step(step) if self._table else nullcontext(),
+        ):
+            yield
 
     def _connect(self, *, training: bool = False) -> None:
         if training and self._local:

@@ -23,7 +23,7 @@ NOTHING = {"n": 0, "value": None, "low": None, "high": None}
 
 def scores_and_times(run: Run) -> Group:
     """Accuracies of every test set, and what each step took over all attempts."""
-    steps = [f"{name} {duration(step['seconds'])}" for name, step in run.steps().items() if step["attempts"]]
+    steps = [f"{name} {duration(step['seconds'])}" for name, step in run.account.steps().items() if step["attempts"]]
     return Group(score_tables(run.results), f"Took: {', '.join(steps)}")
 
 

@@ -24,7 +24,7 @@ from cluenet.testing.videos import (
     write_truncated,
     write_video,
 )
-from cluenet_components.readers import decord, pyav
+from cluenet_components.readers import _index, decord, pyav
 
 READERS = (decord.DecordReader.name, pyav.PyavReader.name)
 FPS = 25
@@ -40,6 +40,14 @@ def opened(reader: str, path: Path, fps: float | None = None, **settings: Any) -
     if reader == "decord" and sys.platform != "linux":
         pytest.skip("decord exists for Linux only")
     return register.reader.parse({"name": reader, **settings}).build().open(str(path), fps=fps)
+
+
+@pytest.fixture(params=["auto", "seek", "scan", "small"])
+def strategy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of `pyav`. small: `auto` where every file counts as small, so that its frames are kept as it is opened."""
+    if request.param == "small":
+        monkeypatch.setattr(_index, "SMALL_PIXELS", 2**30)
+    return "auto" if request.param == "small" else request.param
 
 
 def numbers(frames_THWC: np.ndarray) -> list[int]:
@@ -118,7 +126,6 @@ def test_decord_refuses_what_it_would_get_wrong(video, name: str) -> None:
     assert error.value.reason == "unsupported"
 
 
-@pytest.mark.parametrize("strategy", ["auto", "seek", "scan"])
 @pytest.mark.parametrize("name", [*EXACT, *HARD])
 def test_every_strategy_of_pyav_gives_the_same(video, frames_THWC, name: str, strategy: str) -> None:
     first = {**EXACT, **HARD}[name].get("trim_frames", 0)
@@ -141,6 +148,21 @@ def test_seeking_decodes_less_and_auto_takes_the_cheaper_way(video) -> None:
     everything = range(COUNT)
     assert decoded("constant.mp4", "auto", everything) == COUNT, "no seek where all frames are wanted"
     assert decoded("one_gop.mp4", "auto", [50]) == 51, "no key frame to seek to"
+
+
+def test_a_small_file_is_decoded_as_it_is_opened(tmp_path: Path) -> None:
+    noise_THWC = np.random.default_rng(0).integers(0, 256, (16, 96, 96, 3), np.uint8)  # more bytes than FFmpeg buffers
+    path = write_video(tmp_path / "small.mov", noise_THWC, codec="png", pixel_format="rgb24")
+    with opened("pyav", path) as file:
+        path.write_bytes(b"")
+        assert np.array_equal(file.frames([15, 3, 12], None), noise_THWC[[15, 3, 12]])
+
+
+def test_pictures_that_grow_after_the_first_are_kept_up_to_a_bound(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "large.mp4", counting_frames(16, height=256, width=256))
+    with pyav.open_container(path)[0] as container:
+        packets, frames = _index._read_packets(path, container, container.streams.video[0], room=3 * 256 * 256 + 1)
+    assert (len(packets), len(frames)) == (16, 4)
 
 
 # ------------------------------------------------------------------------------------------------------- values
@@ -318,7 +340,6 @@ def holes(tmp_path: Path, frames_THWC: np.ndarray) -> Path:
     return path
 
 
-@pytest.mark.parametrize("strategy", ["auto", "seek", "scan"])
 def test_pyav_reports_damaged_frames_and_never_shows_a_neighbour(holes: Path, strategy: str) -> None:
     delivered, refused = [], []
     with opened("pyav", holes, strategy=strategy) as file:

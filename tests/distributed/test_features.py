@@ -209,7 +209,9 @@ def test_a_run_makes_features_once_shares_them_and_reads_nothing_else(tmp_path, 
         assert run.results["clueworld-test"]["accuracy"]["overall"]["n"] > 5
     after = Run(Recipe.from_dict(values), **said)
     assert steps(after) == [("prepare", "finished")] * 2 + [("features", "finished")] * 2
-    assert after.steps()["features"]["attempts"] == 2  # training's before stage 1, the test set's before evaluation
+    assert (
+        after.account.steps()["features"]["attempts"] == 2
+    )  # training's before stage 1, the test set's before evaluation
     folders = {step.what.split()[-1]: step.folder for step in after.plan.steps() if step.name == "features"}
     assert sorted(folder.parent for folder in folders.values()) == [tmp_path / "store" / "features"] * 2
     manifest = folders["train"] / "manifest.json"

@@ -119,10 +119,10 @@ def test_the_run_and_its_report_show_them(tmp_path):
     write_manifest(tmp_path / "stage1", {"flops_per_step": 30, "flops": 12_000, "shared_from": "other-1"})
     with run._timed("stage1"):
         pass
-    assert run.steps()["stage1"] == {
+    assert run.account.steps()["stage1"] == {
         "seconds": 0.0, "attempts": 1, "flops_per_step": 30, "flops": 12_000, "shared_from": "other-1",
     }  # fmt: skip
-    assert run.steps()["stage2"] == {"seconds": 0.0, "attempts": 0}
+    assert run.account.steps()["stage2"] == {"seconds": 0.0, "attempts": 0}
     assert "flops" not in (tmp_path / "steps.json").read_text()
-    shown = steps(SimpleNamespace(manifest={"steps": run.steps()}))
+    shown = steps(SimpleNamespace(manifest={"steps": run.account.steps()}))
     assert shown == [Step("stage1", 0.0, 12_000, 30, "other-1")]  # stage 2 took no time

@@ -27,6 +27,8 @@ UNTIMED_FORMATS = frozenset({"avi", "mpeg", "mpegvideo", "m4v", "h264", "hevc"})
 """Containers that do not store when each frame is shown: FFmpeg infers it while decoding, and wrongly after a seek."""
 INDEXED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 """Containers in which FFmpeg seeks by a table of packets, and exactly."""
+SMALL_PIXELS = 2**18
+"""Of all frames together. In a file with no more, decoding them in the pass over the packets costs less than a pass of its own."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,18 @@ def read_index(path: Path) -> FrameIndex:
     """Raises MediaError: no_video_stream, corrupt, no_times."""
     container, stream = open_container(path)
     with container:
-        return index_of(path, container, stream)
+        return index_of(path, container, stream)[0]
 
 
-def index_of(path: Path, container: InputContainer, stream: VideoStream) -> FrameIndex:
-    """Of a file that was just opened, and is read to its end. Raises MediaError: corrupt, no_times."""
+def index_of(
+    path: Path, container: InputContainer, stream: VideoStream, *, keep: bool = False
+) -> tuple[FrameIndex, list[VideoFrame]]:
+    """Of a file that was just opened, and is read to its end. With `keep` also all of its frames, if it is small and undamaged,
+    else none. Raises MediaError: corrupt, no_times."""
+    keep = keep and 0 < stream.frames * stream.width * stream.height <= SMALL_PIXELS
     with media_errors(path):
-        packets, first = _read_packets(path, container, stream)
+        packets, frames = _read_packets(path, container, stream, room=SMALL_PIXELS if keep else 0)
+    first = frames[0]
     form, base = container.format.name, float(stream.time_base or 0)
     rate = stream.guessed_rate or stream.average_rate
     shown = [packet for packet in packets if not packet.is_hidden]
@@ -117,7 +124,7 @@ def index_of(path: Path, container: InputContainer, stream: VideoStream) -> Fram
     keys = _keys(packets, ticks_F) if is_timed else ()
     upright = first.rotation % 180 == 0
     seconds_F = (ticks_F - ticks_F[0]) * base
-    return FrameIndex(
+    index = FrameIndex(
         format=form,
         ticks_F=ticks_F,
         seconds_F=seconds_F,
@@ -128,19 +135,35 @@ def index_of(path: Path, container: InputContainer, stream: VideoStream) -> Fram
         is_timed=is_timed,
         is_closed=is_timed and len(packets) == len(ticks_F) and _is_closed(packets, ticks_F),
     )
+    return index, frames if keep and _are_all(frames, index) else []
 
 
-def _read_packets(path: Path, container: InputContainer, stream: VideoStream) -> tuple[list[_Packet], VideoFrame]:
-    """All packets as stored, and the first frame the decoder shows."""
+def _are_all(frames: list[VideoFrame], index: FrameIndex) -> bool:
+    """Whether they are every frame that is shown, undamaged."""
+    undamaged = index.is_timed and not any(frame.is_corrupt for frame in frames)
+    return undamaged and {frame.pts for frame in frames}.issuperset(index.ticks_F.tolist())
+
+
+def _read_packets(
+    path: Path, container: InputContainer, stream: VideoStream, *, room: int
+) -> tuple[list[_Packet], list[VideoFrame]]:
+    """All packets as stored; and the frames that the decoder shows: the first, and more until `room` pixels are full."""
     expected = len(stream.index_entries) if "mp4" in container.format.name else 0  # others list key frames only
     h264, length_size = stream.codec_context.name == "h264", nal_length_size(stream.codec_context.extradata)
     packets: list[_Packet] = []
-    first: VideoFrame | None = None
+    frames: list[VideoFrame] = []
     for packet in container.demux(stream):
         if packet.is_corrupt:
             raise MediaError("corrupt", f"{path}: broken off or damaged at frame {len(packets)}; fetch it again")
-        if first is None:
-            first = next(iter(packet.decode()), None)
+        if room > 0 or not frames:
+            try:
+                found = packet.decode()
+            except av.error.FFmpegError:
+                if not frames:
+                    raise
+                found, room = [], 0  # what is damaged is told when it is wanted
+            frames += found
+            room -= sum(frame.width * frame.height for frame in found)  # a header's size says little
         if packet.size:
             seek = packet.pts if packet.dts is None else packet.dts
             gradual = h264 and packet.is_keyframe and not starts_afresh(bytes(packet), length_size)
@@ -150,11 +173,11 @@ def _read_packets(path: Path, container: InputContainer, stream: VideoStream) ->
     if len(packets) < expected:
         message = f"{path}: broken off: {len(packets)} of the {expected} frames in its table are there; fetch it again"
         raise MediaError("corrupt", message)
-    if first is None:
+    if not frames:
         raise MediaError(
             "corrupt", f"{path}: none of its {len(packets)} packets can be decoded; fetch or encode it again"
         )
-    return packets, first
+    return packets, frames
 
 
 def _shown(ticks: list[int], first: int) -> np.ndarray:

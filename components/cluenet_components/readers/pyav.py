@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -77,13 +77,14 @@ class PyavFile(VideoFile):
         self.path, self.strategy = path, strategy
         self._opened: tuple[InputContainer, VideoStream] | None = open_container(path)
         try:
-            self.index = index = index_of(path, *self._opened)
+            self.index, frames = index_of(path, *self._opened, keep=strategy == "auto")
         except BaseException:
             self.close()
             raise
-        self.seconds_F, self.duration_seconds = index.seconds_F, index.duration_seconds
-        self.width, self.height = index.width, index.height
-        self._numbers = {ticks: number for number, ticks in enumerate(index.ticks_F.tolist())}
+        self.seconds_F, self.duration_seconds = self.index.seconds_F, self.index.duration_seconds
+        self.width, self.height = self.index.width, self.index.height
+        self._numbers = {ticks: number for number, ticks in enumerate(self.index.ticks_F.tolist())}
+        self._kept = list(self._shown(frames))  # all frames of a small file, which is not read again
         self.frames_decoded = 0  # since it was opened, the dropped ones included
 
     def frames(self, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
@@ -123,6 +124,9 @@ class PyavFile(VideoFile):
 
     def _numbered(self, run: Run) -> Iterator[tuple[int, VideoFrame]]:
         """Decoded frames from the run's start on, with their numbers: by time, or by counting where times say nothing."""
+        if self._kept:
+            yield from self._kept
+            return
         if run.start is None:
             self.close()  # opening again is the one way to the start that every container allows
         if self._opened is None:
@@ -133,7 +137,11 @@ class PyavFile(VideoFile):
         if not self.index.is_timed:
             yield from enumerate(container.decode(stream))
             return
-        for frame in container.decode(stream):
+        yield from self._shown(container.decode(stream))
+
+    def _shown(self, frames: Iterable[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
+        """Those that are not hidden, with their numbers, by time."""
+        for frame in frames:
             number = self._numbers.get(frame.pts)
             if number is not None:
                 yield number, frame

@@ -49,7 +49,8 @@ def run_of(
     from cluenet.jobs.storage import note_inside_a_job
     from cluenet.pipeline_table import PipelineTable
     from cluenet.progress import Progress
-    from cluenet.run import STEPS, Run
+    from cluenet.run import Run
+    from cluenet.run_folder import STEPS
 
     if note := note_inside_a_job(recipe):
         say(note)
@@ -63,7 +64,7 @@ def run_of(
 
 def _steps(recipe: Recipe, until: str) -> list[str]:
     """Those that the table starts with. `utilities` comes when it begins, and to score a trained model takes no training."""
-    from cluenet.run import STEPS
+    from cluenet.run_folder import STEPS
 
     if until == "evaluate":
         return ["prepare", until]
