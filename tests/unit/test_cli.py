@@ -400,7 +400,7 @@ def test_the_recipe_of_a_run_repeats_it(planned: Path, tmp_path: Path):
     from cluenet.recipe import load
 
     run = Run(load(planned))
-    run._write_recipe()
+    run.account.write_recipe()
     again = load(run.folder / "recipe.yaml")
     assert isinstance(again, Recipe)
     assert again == load(planned)
