@@ -24,7 +24,7 @@ demo: setup  ## the quickstart and its baseline, end to end
 	$(BIN)/cluenet compare recipes/quickstart_baseline.yaml recipes/quickstart.yaml
 
 # A process per tier: Ray and components that tests register stay out of the others. Without Ray two of them share the files.
-FAST := "tests/test_architecture.py tests/test_recipes.py tests/test_reference.py" tests/unit tests/components tests/browser
+FAST := "tests/test_architecture.py tests/test_recipes.py tests/test_reference.py" tests/unit tests/components tests/training tests/browser
 RAY := tests/distributed tests/end_to_end
 TIERS := $(FAST) $(RAY)
 SHARED := --numprocesses 2 --dist loadfile

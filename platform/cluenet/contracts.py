@@ -218,6 +218,11 @@ class PretrainContext(ABC):
         """Prepared frames of a training example's clip."""
 
     @abstractmethod
+    def shared(self, depends_on: object, make: Callable[[Path], object]) -> Path:
+        """The folder of a part that several bases have in common: all whose part depends on the same (JSON). `make` is called
+        with an empty folder to fill, unless another base has it already."""
+
+    @abstractmethod
     def progress(self, done: int, total: int, **values: float) -> None:
         """Show how far the step is."""
 

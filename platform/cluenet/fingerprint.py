@@ -93,6 +93,11 @@ def pretrained(recipe: Recipe, train: list[str], sources: list[str]) -> str:
     return content_hash(FORMAT, "pretrained", backbone, recipe.seed, train, sources)
 
 
+def base_part(depends_on: object) -> str:
+    """Address of what several bases have in common."""
+    return content_hash(FORMAT, "base_part", depends_on)
+
+
 def stage1(recipe: Recipe, base: str, train: list[str], validation: list[str]) -> str:
     weights = [dataset.to_dict()["weight"] for dataset in recipe.data.train]
     settings = _values(recipe, "stage1", "model.", "train.")

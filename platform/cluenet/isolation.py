@@ -23,7 +23,7 @@ from cluenet.plugins import load_components
 from cluenet.processes import WorkerPool
 from cluenet.records import Frames
 
-FILES_PER_TASK, BYTES_PER_RESULT = 16, 8 * 2**20
+FILES_PER_TASK, BYTES_PER_RESULT = 8, 8 * 2**20
 """Small files go to a worker together, so that talking to it costs little; it hands back what it has once that is large. After a
 failure each goes alone."""
 GROUPS_AHEAD = 2

@@ -4,6 +4,9 @@
         (Hugging Face folder)    what `Backbone.pretrain` wrote, absent when it found a folder elsewhere
         manifest.json            address, seconds, `folder` of a base found elsewhere; written last
 
+    <store>/base_parts/<address>/
+        what bases that differ elsewhere have in common, and a manifest.json
+
 Bases are shared between recipes. The step does not resume: an interrupted one starts again.
 """
 
@@ -12,13 +15,15 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 import cluenet
-from cluenet import storage
+from cluenet import fingerprint, storage
 from cluenet.contracts import PretrainContext
 from cluenet.errors import CluenetError, ClusterError
 from cluenet.folders import building, finished, read_manifest, write_manifest
@@ -154,6 +159,17 @@ class Context(PretrainContext):
     def frames(self, example: Example) -> Frames:
         prepared, clip_key = self._clips[_key(example)]
         return prepared.frames(clip_key)
+
+    def shared(self, depends_on: object, make: Callable[[Path], object]) -> Path:
+        """On one machine a part is made by one process, and the others wait for it."""
+        folder = self.folder.parent.parent / "base_parts" / fingerprint.base_part(depends_on)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if not finished(folder):
+                with building(folder) as part:
+                    make(part)
+                    write_manifest(part, {"part": folder.name, "versions": {"cluenet": cluenet.__version__}})
+        return storage.bring_folder(folder)
 
     def progress(self, done: int, total: int, **values: float) -> None:
         """Through a small file beside the folder, at most twice a second."""

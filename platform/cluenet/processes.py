@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import threading
 from collections.abc import Callable, Sequence
@@ -14,8 +15,11 @@ from typing import Any
 
 from pebble import ProcessFuture, ProcessPool
 
-PIPE_BYTES = 2**18
+PIPE_BYTES = 2**19
 """Less than Linux allows a pipe (1 MiB), since it counts those of a user together too (64 MiB)."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+MALLOC = {M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25}
+"""Bytes, for mallopt(3)."""
 
 
 class WorkerPool:
@@ -93,10 +97,20 @@ class _WidePipes(SpawnContext):
 
 
 def _start_worker(initializer: Callable[..., None] | None, initargs: Sequence[Any], memory_gib: float | None) -> None:
+    _keep_freed_memory()
     if initializer is not None:
         initializer(*initargs)
     if memory_gib is not None:
         _limit_memory(int(memory_gib * 2**30))
+
+
+def _keep_freed_memory() -> None:
+    """Where it can be said (glibc): a large array that is freed does not go back to the system, which would hand out each of its
+    pages anew, empty, for the next one. A process is replaced before long."""
+    with suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, num_bytes in MALLOC.items():
+            mallopt(parameter, num_bytes)
 
 
 def _limit_memory(num_bytes: int) -> None:

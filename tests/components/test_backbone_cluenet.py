@@ -14,7 +14,7 @@ from cluenet.model.checkpoint import load_model, save_model
 from cluenet.model.grid import Grid
 from cluenet.model.vlm import VisionLanguageModel
 from cluenet.plugins import load_components
-from cluenet.records import CONCEPT_ROLES, Box, Clue
+from cluenet.records import CONCEPT_ROLES, Box, Clue, content_hash
 from cluenet.registry import register
 from cluenet.testing.backbone_pair import BackbonePair
 from cluenet_components.clue_sources._teacher_cache import Request
@@ -116,8 +116,15 @@ class Context(PretrainContext):
     def frames(self, example):
         return clip(0)
 
+    def shared(self, depends_on, make):
+        folder = self.folder.with_name(f"part-{content_hash(depends_on)}")
+        if not folder.exists():
+            folder.mkdir()
+            make(folder)
+        return folder
+
     def progress(self, done, total, **values):
-        self.losses.append(values["loss"])
+        self.losses += [values["loss"]] if values else []
 
     def note(self, text):
         self.notes.append(text)
@@ -149,6 +156,34 @@ def test_tiny_is_schooled_in_every_family(family, tmp_path):
     assert vlm.labels(grid) == [f"<t{block}>" for block in range(grid.blocks)]
     prompt = vlm.tokenizer.convert_ids_to_tokens(vlm.video_ids(grid))
     assert [word for word in prompt if word.startswith("<t")] == vlm.labels(grid)
+
+
+def test_bases_that_see_other_frames_are_taught_to_copy_once(tmp_path, monkeypatch):
+    """And are the same, bit by bit, as one that was taught all by itself."""
+    small = {
+        "name": "tiny",
+        "hidden": 64,
+        "layers": 2,
+        "heads": 2,
+        "vision_hidden": 32,
+        "copy_steps": 3,
+        "copy_questions": 16,
+    }
+
+    def base(store, name, **settings):
+        (store / name).mkdir(parents=True)
+        register.backbone.parse({**small, **settings}).build().pretrain(Context(store / name))
+        return {key: p.clone() for key, p in VisionLanguageModel.load(store / name).hf.named_parameters()}
+
+    base(tmp_path / "a", "one", perception_steps=4)
+    alone = base(tmp_path / "b", "other", perception_steps=2)
+    with pytest.raises(pytest.fail.Exception, match="taught again"), monkeypatch.context() as patch:
+        patch.setattr(pretraining, "teach_copying", lambda *_, **__: pytest.fail("taught again"))
+        base(tmp_path / "a", "more", perception_steps=2, copy_steps=4)
+    monkeypatch.setattr(pretraining, "teach_copying", lambda *_, **__: pytest.fail("taught again"))
+    shared = base(tmp_path / "a", "other", perception_steps=2)
+    assert alone.keys() == shared.keys()
+    assert all(torch.equal(value, shared[key]) for key, value in alone.items())
 
 
 def test_squares_of_a_part_of_a_token_are_refused():

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cluenet import isolation, processes
@@ -73,10 +74,10 @@ def reasons(results: list[Decoded]) -> list[str | None]:
 
 
 def test_results_come_in_order_each_file_opened_once(folder: Path, tmp_path: Path) -> None:
-    names = [f"good{i:02d}" for i in range(35)]
+    names = [f"good{i:02d}" for i in range(2 * isolation.FILES_PER_TASK + 3)]
     log = tmp_path / "log"
     results = decoded(policy(log=str(log)), jobs(folder, *names), workers=2, recycle_after=1)
-    assert reasons(results) == [None] * 35
+    assert reasons(results) == [None] * len(names)
     lines = [line.split() for line in log.read_text().splitlines()]
     assert Counter(Path(path).stem for _, path in lines) == Counter(names)
     pids = {pid for pid, _ in lines}
@@ -234,6 +235,26 @@ def test_results_of_megabytes_have_a_wide_pipe() -> None:
 
     for end in processes._WidePipes().Pipe(duplex=False):
         assert fcntl.fcntl(end.fileno(), fcntl.F_GETPIPE_SZ) == processes.PIPE_BYTES
+
+
+def _faults_of_arrays(rounds: int) -> int:
+    """New pages that the system hands out while arrays come and go, three of 2 MB at a time."""
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(rounds):
+        _ = [np.ones(2 * 10**6, np.uint8) for _ in range(3)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
+def test_memory_that_was_freed_is_used_again() -> None:
+    pool = processes.WorkerPool(1, recycle_after=9, memory_gib=4)
+    try:
+        pool.result(pool.submit(_faults_of_arrays, (5,), timeout_seconds=60))
+        assert pool.result(pool.submit(_faults_of_arrays, (20,), timeout_seconds=60)) < 2_000
+    finally:
+        pool.close()
 
 
 def test_a_daemonic_process_is_told() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from cluenet.testing.videos import (
     write_truncated,
     write_video,
 )
-from cluenet_components.readers import _index, decord, pyav
+from cluenet_components.readers import _index, _small, decord, pyav
 
 READERS = (decord.DecordReader.name, pyav.PyavReader.name)
 FPS = 25
@@ -46,7 +48,7 @@ def opened(reader: str, path: Path, fps: float | None = None, **settings: Any) -
 def strategy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Of `pyav`. small: `auto` where every file counts as small, so that its frames are kept as it is opened."""
     if request.param == "small":
-        monkeypatch.setattr(_index, "SMALL_PIXELS", 2**30)
+        monkeypatch.setattr(_small, "SMALL_PIXELS", 2**30)
     return "auto" if request.param == "small" else request.param
 
 
@@ -158,11 +160,64 @@ def test_a_small_file_is_decoded_as_it_is_opened(tmp_path: Path) -> None:
         assert np.array_equal(file.frames([15, 3, 12], None), noise_THWC[[15, 3, 12]])
 
 
-def test_pictures_that_grow_after_the_first_are_kept_up_to_a_bound(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [*EXACT, *HARD])
+def test_small_files_have_the_times_of_large_ones(video, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with opened("pyav", video(name)) as file:
+        expected = (file.seconds_F.tolist(), file.duration_seconds, file.width, file.height)
+    monkeypatch.setattr(_small, "SMALL_PIXELS", 2**30)
+    with opened("pyav", video(name)) as file:
+        assert (file.seconds_F.tolist(), file.duration_seconds, file.width, file.height) == expected
+        whole = not name.endswith((".flv", ".mkv", ".webm", ".ts", ".mpg", ".avi")) and name != "edited.mp4"
+        assert bool(file._kept) == whole  # type: ignore[attr-defined]
+
+
+def test_what_claims_to_be_small_is_not_decoded_whole(tmp_path: Path) -> None:
+    """A header's size says little: after so many pixels it counts as any other file."""
     path = write_video(tmp_path / "large.mp4", counting_frames(16, height=256, width=256))
-    with pyav.open_container(path)[0] as container:
-        packets, frames = _index._read_packets(path, container, container.streams.video[0], room=3 * 256 * 256 + 1)
-    assert (len(packets), len(frames)) == (16, 4)
+    decoded = []
+
+    def decode(_):
+        for frame in container.decode(stream):
+            decoded.append(frame)
+            yield frame
+
+    container, stream = _index.open_container(path)
+    with container:
+        assert not _small.is_small(container, stream)
+        assert _small.decode_small(SimpleNamespace(decode=decode), stream) == []  # type: ignore[arg-type]
+    assert len(decoded) == _small.SMALL_PIXELS // 256**2 + 1
+
+
+def test_files_of_one_kind_share_a_filter_graph_and_threads_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pyav, "IDLE", {})
+    made, make = [], pyav.Pictures._graph_for
+    monkeypatch.setattr(pyav.Pictures, "_graph_for", lambda self, frame: made.append(frame) or make(self, frame))
+    names = ["a", "b", "c", "d"]
+    paths = {name: tmp_path / f"{name}.mp4" for name in names}
+    for number, name in enumerate(names):
+        write_video(paths[name], counting_frames(8 * number + 8, height=64, width=96)[-8:])
+
+    def read(name: str) -> list[int]:
+        with opened("pyav", paths[name]) as file:
+            return numbers(file.frames(range(8), (32, 48)))
+
+    one_by_one = {name: read(name) for name in names}
+    assert one_by_one == {name: list(range(8 * number, 8 * number + 8)) for number, name in enumerate(names)}
+    assert len(made) == 1
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(10):
+            assert dict(zip(names, pool.map(read, names), strict=True)) == one_by_one
+    assert 1 <= len(pyav.IDLE) <= len(made) <= 40
+
+
+def test_few_filter_graphs_are_kept(video, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyav, "IDLE", {})
+    with opened("pyav", video("constant.mp4")) as file:
+        for side in range(16, 48, 2):
+            file.frames([0], (side, side))
+    assert [made_for[0] for made_for in pyav.IDLE] == list(range(48 - 2 * pyav.IDLE_AT_MOST, 48, 2))
 
 
 # ------------------------------------------------------------------------------------------------------- values

@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
+from safetensors.torch import load_file, save_file
 
 from cluenet.contracts import Backbone, PretrainContext
 from cluenet.errors import SupervisionError
@@ -114,11 +115,24 @@ class TinyBackbone(Backbone):
                 "model.backbone.copy_steps: the training split has no question with options, so there are no letters to "
                 "copy. Set model.backbone.copy_steps=0."
             )
-        done = self.config.perception_steps
-        pretraining.teach_copying(
-            vlm, examples, steps=self.config.copy_steps, questions=self.config.copy_questions, seed=context.seed,
-            report=lambda step, **values: context.progress(done + step, total, **values),
-        )  # fmt: skip
+        vision = vlm.vision_parameters
+        language = {name: p.data for name, p in vlm.hf.named_parameters() if name not in vision}
+
+        def teach(folder: Path) -> None:
+            done = self.config.perception_steps
+            pretraining.teach_copying(
+                vlm, examples, steps=self.config.copy_steps, questions=self.config.copy_questions, seed=context.seed,
+                report=lambda step, **values: context.progress(done + step, total, **values),
+            )  # fmt: skip
+            save_file(language, folder / "language.safetensors")
+
+        # No video is read, so bases of other frames have it in common.
+        settings = self.config.model_dump(exclude={"perception_steps", "perception_clips"})
+        texts = [[example.options, *_texts([example])] for example in examples]
+        folder = context.shared(["copying", settings, context.seed, texts], teach)
+        for name, value in load_file(folder / "language.safetensors").items():
+            language[name].copy_(value)
+        context.progress(total, total)
 
 
 def _texts(examples: Sequence[Example]) -> Iterator[str]:

@@ -25,10 +25,9 @@ from cluenet_components.readers._h264 import nal_length_size, starts_afresh
 
 UNTIMED_FORMATS = frozenset({"avi", "mpeg", "mpegvideo", "m4v", "h264", "hevc"})
 """Containers that do not store when each frame is shown: FFmpeg infers it while decoding, and wrongly after a seek."""
-INDEXED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
+INDEXED_FORMATS = frozenset({MP4, "matroska,webm"})
 """Containers in which FFmpeg seeks by a table of packets, and exactly."""
-SMALL_PIXELS = 2**18
-"""Of all frames together. In a file with no more, decoding them in the pass over the packets costs less than a pass of its own."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +78,10 @@ class _Packet(NamedTuple):  # made for every frame of a file: a dataclass takes 
 
 @contextmanager
 def media_errors(path: Path) -> Iterator[None]:
-    """Turns what FFmpeg says about `path` into MediaError("corrupt")."""
+    """Turns what FFmpeg or the disk says about `path` into MediaError("corrupt")."""
     try:
         yield
-    except (av.error.FFmpegError, EOFError) as error:
+    except (av.error.FFmpegError, EOFError, OSError) as error:
         raise MediaError("corrupt", f"{path}: {error}; fetch or encode it again") from error
 
 
@@ -90,7 +89,10 @@ def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
     """The file and its main video stream, decoded by one thread. Raises MediaError: corrupt, no_video_stream."""
     av.logging.set_level(av.logging.FATAL)  # what matters becomes a MediaError; a line per bad packet floods a log
     with media_errors(path):
-        container = av.open(str(path), metadata_errors="replace")
+        with path.open("rb") as file:
+            is_mp4 = file.read(8)[4:] == b"ftyp"
+        form = "mp4" if is_mp4 else None  # None asks all of FFmpeg's 300, which takes 40 microseconds
+        container = av.open(str(path), format=form, metadata_errors="replace")
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
         container.close()
@@ -99,71 +101,55 @@ def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
     return container, stream
 
 
+def format_of(container: InputContainer) -> str:
+    """FFmpeg's name of the container; PyAV says what the file was opened as."""
+    return MP4 if container.format.name == "mp4" else container.format.name
+
+
 def read_index(path: Path) -> FrameIndex:
     """Raises MediaError: no_video_stream, corrupt, no_times."""
     container, stream = open_container(path)
     with container:
-        return index_of(path, container, stream)[0]
+        return index_of(path, container, stream)
 
 
-def index_of(
-    path: Path, container: InputContainer, stream: VideoStream, *, keep: bool = False
-) -> tuple[FrameIndex, list[VideoFrame]]:
-    """Of a file that was just opened, and is read to its end. With `keep` also all of its frames, if it is small and undamaged,
-    else none. Raises MediaError: corrupt, no_times."""
-    keep = keep and 0 < stream.frames * stream.width * stream.height <= SMALL_PIXELS
+def index_of(path: Path, container: InputContainer, stream: VideoStream) -> FrameIndex:
+    """Of a file that was just opened, and is read to its end. Raises MediaError: corrupt, no_times."""
     with media_errors(path):
-        packets, frames = _read_packets(path, container, stream, room=SMALL_PIXELS if keep else 0)
-    first = frames[0]
-    form, base = container.format.name, float(stream.time_base or 0)
+        packets, first = _read_packets(path, container, stream)
+    form, base = format_of(container), float(stream.time_base or 0)
     rate = stream.guessed_rate or stream.average_rate
     shown = [packet for packet in packets if not packet.is_hidden]
     ticks = [packet.ticks for packet in shown if packet.ticks is not None]
     is_timed = form not in UNTIMED_FORMATS and first.pts is not None and len(set(ticks)) == len(shown)
     ticks_F = _shown(ticks, first.pts or 0) if is_timed else _decoded_ticks(path)
     keys = _keys(packets, ticks_F) if is_timed else ()
-    upright = first.rotation % 180 == 0
+    width, height = upright_size(first)
     seconds_F = (ticks_F - ticks_F[0]) * base
-    index = FrameIndex(
+    return FrameIndex(
         format=form,
         ticks_F=ticks_F,
         seconds_F=seconds_F,
-        duration_seconds=float(seconds_F[-1]) + _last_duration(packets, ticks_F, base, rate),
-        width=first.width if upright else first.height,
-        height=first.height if upright else first.width,
+        duration_seconds=float(seconds_F[-1]) + last_duration(_duration_of(packets, ticks_F), base, rate),
+        width=width,
+        height=height,
         keys=keys,
         is_timed=is_timed,
         is_closed=is_timed and len(packets) == len(ticks_F) and _is_closed(packets, ticks_F),
     )
-    return index, frames if keep and _are_all(frames, index) else []
 
 
-def _are_all(frames: list[VideoFrame], index: FrameIndex) -> bool:
-    """Whether they are every frame that is shown, undamaged."""
-    undamaged = index.is_timed and not any(frame.is_corrupt for frame in frames)
-    return undamaged and {frame.pts for frame in frames}.issuperset(index.ticks_F.tolist())
-
-
-def _read_packets(
-    path: Path, container: InputContainer, stream: VideoStream, *, room: int
-) -> tuple[list[_Packet], list[VideoFrame]]:
-    """All packets as stored; and the frames that the decoder shows: the first, and more until `room` pixels are full."""
-    expected = len(stream.index_entries) if "mp4" in container.format.name else 0  # others list key frames only
+def _read_packets(path: Path, container: InputContainer, stream: VideoStream) -> tuple[list[_Packet], VideoFrame]:
+    """All packets as stored, and the first frame the decoder shows."""
+    expected = len(stream.index_entries) if format_of(container) == MP4 else 0  # others list key frames only
     h264, length_size = stream.codec_context.name == "h264", nal_length_size(stream.codec_context.extradata)
     packets: list[_Packet] = []
-    frames: list[VideoFrame] = []
+    first: VideoFrame | None = None
     for packet in container.demux(stream):
         if packet.is_corrupt:
             raise MediaError("corrupt", f"{path}: broken off or damaged at frame {len(packets)}; fetch it again")
-        if room > 0 or not frames:
-            try:
-                found = packet.decode()
-            except av.error.FFmpegError:
-                if not frames:
-                    raise
-                found, room = [], 0  # what is damaged is told when it is wanted
-            frames += found
-            room -= sum(frame.width * frame.height for frame in found)  # a header's size says little
+        if first is None:
+            first = next(iter(packet.decode()), None)
         if packet.size:
             seek = packet.pts if packet.dts is None else packet.dts
             gradual = h264 and packet.is_keyframe and not starts_afresh(bytes(packet), length_size)
@@ -173,11 +159,11 @@ def _read_packets(
     if len(packets) < expected:
         message = f"{path}: broken off: {len(packets)} of the {expected} frames in its table are there; fetch it again"
         raise MediaError("corrupt", message)
-    if not frames:
+    if first is None:
         raise MediaError(
             "corrupt", f"{path}: none of its {len(packets)} packets can be decoded; fetch or encode it again"
         )
-    return packets, frames
+    return packets, first
 
 
 def _shown(ticks: list[int], first: int) -> np.ndarray:
@@ -190,7 +176,7 @@ def _decoded_ticks(path: Path) -> np.ndarray:
     """Ticks found by decoding the whole file."""
     container, stream = open_container(path)
     with container, media_errors(path):
-        form = container.format.name
+        form = format_of(container)
         found = [frame.dts if frame.pts is None else frame.pts for frame in container.decode(stream)]
     ticks = {tick for tick in found if tick is not None}
     if len(ticks) < len(found):
@@ -213,7 +199,16 @@ def _is_closed(packets: list[_Packet], ticks_F: np.ndarray) -> bool:
     return all(ticks_F[place] == packet.ticks and not packet.is_gradual for place, packet in keys)
 
 
-def _last_duration(packets: list[_Packet], ticks_F: np.ndarray, base: float, rate: Fraction | None) -> float:
+def _duration_of(packets: list[_Packet], ticks_F: np.ndarray) -> int:
+    """Ticks that the last frame is shown, as stored; 0 where that is not."""
+    return max((packet.duration for packet in packets if packet.ticks == ticks_F[-1]), default=0)
+
+
+def last_duration(ticks: int | None, base: float, rate: Fraction | None) -> float:
     """Seconds that the last frame is shown: as stored, else one frame of the guessed rate."""
-    stored = max((packet.duration for packet in packets if packet.ticks == ticks_F[-1]), default=0)
-    return stored * base if stored or not rate else float(1 / rate)
+    return ticks * base if ticks else float(1 / rate) if rate else 0.0
+
+
+def upright_size(frame: VideoFrame) -> tuple[int, int]:
+    """Width and height as shown."""
+    return (frame.width, frame.height) if frame.rotation % 180 == 0 else (frame.height, frame.width)

@@ -21,10 +21,10 @@ import numpy as np
 from cluenet.contracts import Reader, VideoFile
 from cluenet.errors import DataError, MediaError
 from cluenet.registry import register
-from cluenet_components.readers._index import FrameIndex, read_index
+from cluenet_components.readers._index import MP4, FrameIndex, read_index
 from cluenet_components.readers._source import open_path
 
-EXACT_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"})
+EXACT_FORMATS = frozenset({MP4, "matroska,webm", "flv"})
 NO_SUBSTITUTES = 1e-9  # fault_tol: fail on the first frame that decord would replace by its neighbour
 NEVER_PADDED = 96  # pixels; no width from here to 700 was mistaken (tried 2026-11, decord 0.6)
 END_OF_FILE_RETRIES = "2048"  # 64 gives up on sound files under load, 512 did not; the default is 10240

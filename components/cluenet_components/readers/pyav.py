@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,7 @@ from cluenet.contracts import Reader, VideoFile
 from cluenet.errors import MediaError
 from cluenet.registry import ComponentConfig, register
 from cluenet_components.readers._index import FrameIndex, KeyFrame, index_of, media_errors, open_container
+from cluenet_components.readers._small import decode_small, index_of_small, is_small
 from cluenet_components.readers._source import open_path
 
 Strategy = Literal["auto", "seek", "scan"]
@@ -75,38 +76,57 @@ class PyavFile(VideoFile):
 
     def __init__(self, path: Path, strategy: Strategy):
         self.path, self.strategy = path, strategy
-        self._opened: tuple[InputContainer, VideoStream] | None = open_container(path)
+        self._opened: tuple[InputContainer, VideoStream] | None = None
+        self._kept: list[VideoFrame] = []  # all frames of a small file, in order
         try:
-            self.index, frames = index_of(path, *self._opened, keep=strategy == "auto")
+            self.index = index = self._read()
         except BaseException:
             self.close()
             raise
-        self.seconds_F, self.duration_seconds = self.index.seconds_F, self.index.duration_seconds
-        self.width, self.height = self.index.width, self.index.height
-        self._numbers = {ticks: number for number, ticks in enumerate(self.index.ticks_F.tolist())}
-        self._kept = list(self._shown(frames))  # all frames of a small file, which is not read again
+        self.seconds_F, self.duration_seconds = index.seconds_F, index.duration_seconds
+        self.width, self.height = index.width, index.height
+        self._numbers = {ticks: number for number, ticks in enumerate(index.ticks_F.tolist())}
         self.frames_decoded = 0  # since it was opened, the dropped ones included
+
+    def _read(self) -> FrameIndex:
+        self._opened = open_container(self.path)
+        if self.strategy == "auto" and is_small(*self._opened):
+            self._kept = decode_small(*self._opened)
+            if self._kept:
+                return index_of_small(self._opened[1], self._kept)
+            self.close()
+            self._opened = open_container(self.path)
+        return index_of(self.path, *self._opened)
 
     def frames(self, indices: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
         height, width = size or (self.height, self.width)
         wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
         pictures = Pictures(wanted.tolist(), width, height)
-        for run in plan(self.index, wanted.tolist(), self.strategy):
-            self._decode(run, pictures)
-        if missing := pictures.missing():
-            self._decode(Run(None, missing), pictures)
+        self._find(wanted.tolist(), pictures)
         if lost := pictures.missing():
             where = f"frame {lost[0]} at {self.seconds_F[lost[0]]:.3f} s"
             raise MediaError(
                 "corrupt", f"{self.path}: {where} cannot be decoded without damage; fetch or encode it again"
             )
+        frames_THWC = pictures.finish()
         as_asked = np.array_equal(places, np.arange(len(wanted)))
-        return pictures.frames_THWC if as_asked else pictures.frames_THWC[places]
+        return frames_THWC if as_asked else frames_THWC[places]
 
     def close(self) -> None:
         if self._opened is not None:
             self._opened[0].close()
             self._opened = None
+
+    def _find(self, wanted: Sequence[int], pictures: Pictures) -> None:
+        if self._kept:
+            with media_errors(self.path):
+                for number in wanted:
+                    pictures.add(number, self._kept[number])
+            return
+        for run in plan(self.index, wanted, self.strategy):
+            self._decode(run, pictures)
+        if missing := pictures.missing():
+            self._decode(Run(None, missing), pictures)
 
     def _decode(self, run: Run, pictures: Pictures) -> None:
         """Adds the wanted frames of one run that come out undamaged."""
@@ -124,9 +144,6 @@ class PyavFile(VideoFile):
 
     def _numbered(self, run: Run) -> Iterator[tuple[int, VideoFrame]]:
         """Decoded frames from the run's start on, with their numbers: by time, or by counting where times say nothing."""
-        if self._kept:
-            yield from self._kept
-            return
         if run.start is None:
             self.close()  # opening again is the one way to the start that every container allows
         if self._opened is None:
@@ -137,17 +154,19 @@ class PyavFile(VideoFile):
         if not self.index.is_timed:
             yield from enumerate(container.decode(stream))
             return
-        yield from self._shown(container.decode(stream))
-
-    def _shown(self, frames: Iterable[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
-        """Those that are not hidden, with their numbers, by time."""
-        for frame in frames:
+        for frame in container.decode(stream):
             number = self._numbers.get(frame.pts)
             if number is not None:
                 yield number, frame
 
     def _next_key(self, frame: int) -> int:
         return next((key.rank for key in self.index.keys if key.rank > frame), len(self.index))
+
+
+IDLE: dict[tuple[object, ...], av.filter.Graph] = {}
+"""Filter graphs between two uses, by what they were made for: making one takes as long as ten small pictures. `pop` hands each to
+one thread only, and one that fails does not come back."""
+IDLE_AT_MOST = 8
 
 
 class Pictures:
@@ -166,13 +185,24 @@ class Pictures:
         return tuple(sorted(self._places.keys() - self._found))
 
     def add(self, number: int, frame: VideoFrame) -> None:
-        properties = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, frame.rotation)
-        if properties != self._made_for:  # a stream may change its size or format half-way
-            self._graph, self._made_for = self._graph_for(frame), properties
+        made_for = (
+            self._width, self._height, frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range,
+            frame.rotation,
+        )  # fmt: skip
+        if made_for != self._made_for:  # a stream may change its size or format half-way
+            self._graph, self._made_for = IDLE.pop(made_for, None) or self._graph_for(frame), made_for
         assert self._graph is not None
         self._graph.push(frame)
         self.frames_THWC[self._places[number]] = self._graph.pull().to_ndarray()
         self._found.add(number)
+
+    def finish(self) -> np.ndarray:
+        """[T, H, W, 3], when none is missing."""
+        if self._graph is not None:
+            IDLE[self._made_for] = self._graph
+            for oldest in list(IDLE)[:-IDLE_AT_MOST]:
+                IDLE.pop(oldest, None)
+        return self.frames_THWC
 
     def _graph_for(self, frame: VideoFrame) -> av.filter.Graph:
         graph = av.filter.Graph()
