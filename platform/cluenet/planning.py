@@ -1,7 +1,7 @@
 """Where every step of a recipe's run leaves its folder, under which address, and what is there already. Starts nothing.
 
     <store>/prepared/<address>/   <store>/bases/<address>/        shared between recipes
-    <store>/features/<address>/   with `data.features: on`
+    <store>/base_parts/<address>/ <store>/features/<address>/     likewise; the latter with `data.features: on`
     <runs>/<name>-<address>/      stage1/ utilities/ stage2/ model/ evaluation/ report.html
 
 The run folder carries the address of stage 2, which depends on everything before it: a changed recipe gets another folder
