@@ -25,7 +25,7 @@ MODULES = {
     0: "errors records steps interrupts verdicts disk",
     1: "registry contracts config objects storage folders progress pipeline_table plain",
     2: "plugins problems recipe fingerprint listing reference",
-    3: "model metrics decoding isolation processes prepared features overlap planning run_folder estimate ask exporting testing",
+    3: "model metrics decoding isolation processes prepared features overlap planning run_account estimate ask exporting testing",
     4: "ray_data",
     5: "data train evaluate report serve cluster pretrain",
     6: "run diagnose summary inspection grid clusterfiles validation jobs verbs cli __main__",

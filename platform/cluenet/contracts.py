@@ -219,8 +219,9 @@ class PretrainContext(ABC):
 
     @abstractmethod
     def shared(self, depends_on: object, make: Callable[[Path], object]) -> Path:
-        """The folder of a part that several bases have in common: all whose part depends on the same (JSON). `make` is called
-        with an empty folder to fill, unless another base has it already."""
+        """The folder, not to be written into, of a part that several bases have in common: those of the same component, version and
+        `depends_on` (JSON). `make` is called with an empty folder to fill, unless another base has it already; while another
+        process of this machine makes it, this one waits. Raises what `make` raises, StorageError."""
 
     @abstractmethod
     def progress(self, done: int, total: int, **values: float) -> None:

@@ -93,9 +93,9 @@ def pretrained(recipe: Recipe, train: list[str], sources: list[str]) -> str:
     return content_hash(FORMAT, "pretrained", backbone, recipe.seed, train, sources)
 
 
-def base_part(depends_on: object) -> str:
-    """Address of what several bases have in common."""
-    return content_hash(FORMAT, "base_part", depends_on)
+def base_part(backbone: ComponentConfig, depends_on: object) -> str:
+    """Address of what several bases of a kind of backbone have in common."""
+    return content_hash(FORMAT, "base_part", backbone.name, backbone.component.version, depends_on)
 
 
 def stage1(recipe: Recipe, base: str, train: list[str], validation: list[str]) -> str:

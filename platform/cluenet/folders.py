@@ -6,12 +6,13 @@ What lies in the mirror of a store that is a URI goes to the object store with i
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,22 @@ def building(folder: str | Path) -> Iterator[Path]:
             _move(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def taking_turns(folder: str | Path) -> Iterator[None]:
+    """Processes of one machine that want to fill `folder` do so one after the other, and so the second one may find it finished.
+    It saves work and no more: where there are no locks nobody waits. `.<name>.lock` is left beside the folder."""
+    folder, lock = Path(folder), None
+    with suppress(OSError):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = folder.with_name(f".{folder.name}.lock").open("ab")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.close()
 
 
 def _move(part: Path, folder: Path) -> None:

@@ -20,13 +20,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 import cluenet
 from cluenet import fingerprint, storage
 from cluenet.contracts import PretrainContext
 from cluenet.errors import CluenetError, ClusterError
-from cluenet.folders import building, finished, read_manifest, write_manifest
+from cluenet.folders import building, finished, read_manifest, taking_turns, write_manifest
 from cluenet.prepared import PreparedSet
 from cluenet.progress import Progress
 from cluenet.recipe import Recipe
@@ -140,6 +138,7 @@ class Context(PretrainContext):
 
     def __init__(self, recipe: Recipe, folder: Path, train: Sequence[Path], board: Path):
         self.folder, self.seed = folder, recipe.seed
+        self._backbone = recipe.model.backbone
         self.notes: list[str] = []
         self._train, self._board, self._told = train, board, 0.0
 
@@ -161,14 +160,13 @@ class Context(PretrainContext):
         return prepared.frames(clip_key)
 
     def shared(self, depends_on: object, make: Callable[[Path], object]) -> Path:
-        """On one machine a part is made by one process, and the others wait for it."""
-        folder = self.folder.parent.parent / "base_parts" / fingerprint.base_part(depends_on)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):
-            if not finished(folder):
-                with building(folder) as part:
-                    make(part)
-                    write_manifest(part, {"part": folder.name, "versions": {"cluenet": cluenet.__version__}})
+        folder = self.folder.parent.parent / "base_parts" / fingerprint.base_part(self._backbone, depends_on)
+        if not finished(folder):
+            with taking_turns(folder):
+                if not finished(folder):
+                    with building(folder) as part:
+                        make(part)
+                        write_manifest(part, {"part": folder.name, "versions": {"cluenet": cluenet.__version__}})
         return storage.bring_folder(folder)
 
     def progress(self, done: int, total: int, **values: float) -> None:

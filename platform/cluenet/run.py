@@ -1,7 +1,7 @@
 """The pipeline of a recipe: prepare -> pretrain (-> features) -> stage1 (-> utilities) -> stage2 -> model -> evaluate -> report.
 
     <runs>/<name>-<address>/
-        recipe.yaml steps.json manifest.json    what `run_folder` says about it
+        recipe.yaml steps.json manifest.json    what `run_account` says about it
         logging.jsonl                           a line per optimiser step
         stage1/ utilities/ stage2/ model/ evaluation/ report.html
 
@@ -24,7 +24,7 @@ from cluenet.pipeline_table import PipelineTable
 from cluenet.planning import Plan, Split
 from cluenet.progress import Progress
 from cluenet.recipe import Recipe
-from cluenet.run_folder import RunFolder
+from cluenet.run_account import RunAccount
 
 if TYPE_CHECKING:
     from cluenet.features import Tower
@@ -47,7 +47,7 @@ class Run:
         """`local`: steps of one worker run in this process, without Ray; only preparing needs it still. `table`: is told of
         every step, and shows its progress. `plugins`: of other recipes, whose runs use the same Ray after this one."""
         self.recipe, self.plan = recipe, Plan(recipe)
-        self.account = RunFolder(self.plan)
+        self.account = RunAccount(self.plan)
         self._address, self._verbose, self._say = address, verbose, say
         self._table, self._progress = table, table.progress if table else progress
         self._local, self._plugins = local, tuple(dict.fromkeys([*recipe.plugins, *plugins]))
@@ -72,7 +72,7 @@ class Run:
     # ---------------------------------------------------------------------------------------------- the steps
 
     def do(self, step: str) -> None:
-        """One step after `prepare`, by its name in STEPS; those before it first, as everywhere."""
+        """One step after `prepare`, by its name in `run_account.STEPS`; those before it first, as everywhere."""
         reached = {"pretrain": "base", "stage1": "first_checkpoint", "stage2": "checkpoint", "evaluate": "results"}
         getattr(self, reached.get(step, step))
 

@@ -39,14 +39,14 @@ class Case:
     width: int
     gop: int
     wanted: int
-    rounds: int = 5
+    rounds: int = ROUNDS
 
     def __str__(self) -> str:
         return f"{self.wanted} of {self.frames} at {self.width}x{self.height}, a key frame every {self.gop}"
 
 
 SMALL = Case(32, 64, 64, 12, 16, rounds=200)
-"""Two milliseconds a file, so that what surrounds decoding counts."""
+"""A millisecond and a half a file, so that what surrounds decoding counts."""
 LONG = Case(900, 360, 640, 48, 16)
 CASES = [
     LONG,

@@ -104,6 +104,7 @@ class Context(PretrainContext):
     """Clips whose clues are seen at three times, so that perception can be taught."""
 
     seed = 0
+    question = None
 
     def __init__(self, folder):
         self.folder, self.losses, self.notes = folder, [], []
@@ -111,7 +112,8 @@ class Context(PretrainContext):
     def examples(self):
         boxes = tuple(Box(seconds, 0.0, 0.0, 0.34, 0.5) for seconds in (0.0, 0.3, 0.7))
         clue = example().clues[0]
-        return [example(i, clues=(Clue(clue.text, 0.0, 0.8, boxes, clue.concepts),)) for i in range(4)]
+        asked = {"question": self.question} if self.question else {}
+        return [example(i, clues=(Clue(clue.text, 0.0, 0.8, boxes, clue.concepts),), **asked) for i in range(4)]
 
     def frames(self, example):
         return clip(0)
@@ -177,9 +179,12 @@ def test_bases_that_see_other_frames_are_taught_to_copy_once(tmp_path, monkeypat
 
     base(tmp_path / "a", "one", perception_steps=4)
     alone = base(tmp_path / "b", "other", perception_steps=2)
-    with pytest.raises(pytest.fail.Exception, match="taught again"), monkeypatch.context() as patch:
-        patch.setattr(pretraining, "teach_copying", lambda *_, **__: pytest.fail("taught again"))
-        base(tmp_path / "a", "more", perception_steps=2, copy_steps=4)
+    for number, other in enumerate(({"copy_steps": 4}, {"hidden": 96}, {"seed": 1}, {"question": "another ?"})):
+        with pytest.raises(pytest.fail.Exception, match="taught again"), monkeypatch.context() as patch:
+            patch.setattr(pretraining, "teach_copying", lambda *_, **__: pytest.fail("taught again"))
+            patch.setattr(Context, "seed", other.pop("seed", 0))
+            patch.setattr(Context, "question", other.pop("question", None))
+            base(tmp_path / "a", f"more{number}", perception_steps=2, **other)
     monkeypatch.setattr(pretraining, "teach_copying", lambda *_, **__: pytest.fail("taught again"))
     shared = base(tmp_path / "a", "other", perception_steps=2)
     assert alone.keys() == shared.keys()

@@ -174,23 +174,56 @@ def test_small_files_have_the_times_of_large_ones(video, monkeypatch: pytest.Mon
 def test_what_claims_to_be_small_is_not_decoded_whole(tmp_path: Path) -> None:
     """A header's size says little: after so many pixels it counts as any other file."""
     path = write_video(tmp_path / "large.mp4", counting_frames(16, height=256, width=256))
-    decoded = []
+    read = []
 
-    def decode(_):
-        for frame in container.decode(stream):
-            decoded.append(frame)
-            yield frame
+    def demux(_):
+        for packet in container.demux(stream):
+            read.append(packet)
+            yield packet
 
     container, stream = _index.open_container(path)
     with container:
         assert not _small.is_small(container, stream)
-        assert _small.decode_small(SimpleNamespace(decode=decode), stream) == []  # type: ignore[arg-type]
-    assert len(decoded) == _small.SMALL_PIXELS // 256**2 + 1
+        assert _small.decode_small(SimpleNamespace(demux=demux), stream) == []  # type: ignore[arg-type]
+    assert len(read) == _small.SMALL_PIXELS // 256**2 + 1
 
 
-def test_files_of_one_kind_share_a_filter_graph_and_threads_do_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_small_file_that_is_broken_off_in_its_last_frame_is_told(tmp_path: Path) -> None:
+    """Motion JPEG would show the half that is there."""
+    path = write_video(
+        tmp_path / "small.mov", counting_frames(8, height=64, width=64), codec="mjpeg", pixel_format="yuvj420p",
+        container_options={"movflags": "faststart"},
+    )  # fmt: skip
+    with opened("pyav", path) as file:
+        assert file._kept  # type: ignore[attr-defined]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(MediaError, match="broken off") as error:
+        opened("pyav", path)
+    assert error.value.reason == "corrupt"
+
+
+def test_thousands_of_tiny_frames_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "tiny.mp4", counting_frames(40, height=64, width=64))
+    monkeypatch.setattr(_small, "SMALL_FRAMES", 39)
+    with opened("pyav", path) as file:
+        assert not file._kept  # type: ignore[attr-defined]
+        assert numbers(file.frames([39, 2], None)) == [39, 2]
+
+
+def test_quicktime_that_does_not_begin_with_its_name(tmp_path: Path) -> None:
+    path = write_video(
+        tmp_path / "old.mov", counting_frames(8, height=64, width=64), codec="mjpeg", pixel_format="yuvj420p"
+    )
+    content = path.read_bytes()
+    length = int.from_bytes(content[:4], "big")
+    assert content[4:8] == b"ftyp"
+    path.write_bytes(length.to_bytes(4, "big") + b"free" + content[8:])  # places in the file stay as they are
+    with opened("pyav", path) as file:
+        assert file.index.format == _index.MP4  # type: ignore[attr-defined]
+        assert numbers(file.frames([7, 3], None)) == [7, 3]
+
+
+def test_files_of_one_kind_share_a_filter_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyav, "IDLE", {})
     made, make = [], pyav.Pictures._graph_for
     monkeypatch.setattr(pyav.Pictures, "_graph_for", lambda self, frame: made.append(frame) or make(self, frame))
@@ -209,7 +242,23 @@ def test_files_of_one_kind_share_a_filter_graph_and_threads_do_not(
     with ThreadPoolExecutor(4) as pool:
         for _ in range(10):
             assert dict(zip(names, pool.map(read, names), strict=True)) == one_by_one
-    assert 1 <= len(pyav.IDLE) <= len(made) <= 40
+
+
+def test_a_filter_graph_is_used_by_one_at_a_time_and_not_again_after_an_error(
+    video, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pyav, "IDLE", {})
+    with _index.open_container(video("constant.mp4"))[0] as container:
+        frame = next(container.decode(video=0))
+    one, other, third = (pyav.Pictures([0, 1], 32, 32) for _ in range(3))
+    one.add(0, frame)
+    one.finish()
+    other.add(0, frame)
+    third.add(0, frame)
+    assert other._graph is one._graph is not third._graph
+    with pytest.raises(KeyError):
+        other.add(7, frame)  # not wanted
+    assert not pyav.IDLE
 
 
 def test_few_filter_graphs_are_kept(video, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +266,10 @@ def test_few_filter_graphs_are_kept(video, monkeypatch: pytest.MonkeyPatch) -> N
     with opened("pyav", video("constant.mp4")) as file:
         for side in range(16, 48, 2):
             file.frames([0], (side, side))
-    assert [made_for[0] for made_for in pyav.IDLE] == list(range(48 - 2 * pyav.IDLE_AT_MOST, 48, 2))
+        assert [made_for[0] for made_for in pyav.IDLE] == list(range(48 - 2 * pyav.IDLE_AT_MOST, 48, 2))
+        kept = dict(pyav.IDLE)
+        file.frames([0], (720, 1280))
+        assert kept == pyav.IDLE, "a large one is not: it holds as much memory as its pictures"
 
 
 # ------------------------------------------------------------------------------------------------------- values

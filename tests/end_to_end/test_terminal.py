@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluenet.run_folder import STEPS
+from cluenet.run_account import STEPS
 from helpers import terminal
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from cluenet import cli, pipeline_table, progress
 from cluenet.pipeline_table import PipelineTable
 from cluenet.recipe import Recipe
 from cluenet.run import Run
-from cluenet.run_folder import STEPS
+from cluenet.run_account import STEPS
 from cluenet.verbs.shared import run_of
 from helpers import terminal as window
 

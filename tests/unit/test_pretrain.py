@@ -1,11 +1,12 @@
 """What a backbone is handed, and what it says when an option of its cannot do anything."""
 
+import errno
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cluenet import pretrain
+from cluenet import folders, pretrain
 from cluenet.contracts import PretrainContext
 from cluenet.plugins import load_components
 from cluenet.recipe import Recipe
@@ -59,7 +60,7 @@ def context(tmp_path):
     return pretrain.Context(Recipe.from_dict({"name": "x"}), tmp_path / "bases" / "one", [], tmp_path / "board.json")
 
 
-def test_a_part_is_made_once_for_all_that_depends_on_the_same(context):
+def test_a_part_is_made_once_for_all_that_depends_on_the_same(context, monkeypatch):
     made = []
 
     def make(folder):
@@ -67,8 +68,11 @@ def test_a_part_is_made_once_for_all_that_depends_on_the_same(context):
         (folder / "part.txt").write_text(str(len(made)))
 
     found = [context.shared(depends_on, make) for depends_on in (["a", 1], ["a", 1], ["a", 2])]
-    assert found[0] == found[1] != found[2]
-    assert [(folder / "part.txt").read_text() for folder in found] == ["1", "1", "2"]
+    monkeypatch.setattr(register.backbone["tiny"], "version", 99)
+    found.append(context.shared(["a", 1], make))
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+    assert [(folder / "part.txt").read_text() for folder in found] == ["1", "1", "2", "3"]
     assert found[0].parent == context.folder.parents[1] / "base_parts"
 
 
@@ -81,6 +85,17 @@ def test_a_part_that_fails_is_made_again(context):
         context.shared("x", fail)
     folder = context.shared("x", lambda part: (part / "whole.txt").write_text("whole"))
     assert {path.name for path in folder.iterdir()} == {"whole.txt", "manifest.json"}
+
+
+def test_a_part_is_found_and_made_where_there_are_no_locks(context, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(folders.fcntl, "flock", no_locks)
+    folder = context.shared("x", lambda part: (part / "whole.txt").write_text("whole"))
+    (folder.parent / f".{folder.name}.lock").unlink()
+    assert context.shared("x", lambda part: pytest.fail("made again")) == folder
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # nothing is locked for what is there
 
 
 def test_two_at_once_make_it_once(context):

@@ -1,4 +1,4 @@
-"""Small files, decoded whole as they are opened: a pass over their packets, and seeking, would take as long again."""
+"""Small files, decoded whole as they are opened, which spares them a second pass over their packets."""
 
 from __future__ import annotations
 
@@ -13,34 +13,37 @@ from av.video.stream import VideoStream
 
 from cluenet_components.readers._index import MP4, FrameIndex, format_of, last_duration, upright_size
 
-SMALL_PIXELS = 2**18
-"""Of all frames together."""
+SMALL_PIXELS, SMALL_FRAMES = 2**18, 1024
+"""At most, pixels of all frames together."""
 
 
 def is_small(container: InputContainer, stream: VideoStream) -> bool:
     """By its table of frames, which other containers than MP4 and QuickTime do not have."""
     frames = len(stream.index_entries) if format_of(container) == MP4 else 0
-    return 0 < frames * stream.width * stream.height <= SMALL_PIXELS
+    return frames <= SMALL_FRAMES and 0 < frames * stream.width * stream.height <= SMALL_PIXELS
 
 
 def decode_small(container: InputContainer, stream: VideoStream) -> list[VideoFrame]:
     """All frames of a small file that was just opened, in the order they are shown.
 
-    None of them where one is damaged, hidden or missing, or the pictures are larger than the file says: such a file must be
-    opened again, and read by `index_of`.
+    An empty list where one is damaged, hidden or missing, or there are more or larger ones than the file says: such a file must
+    be opened again, and read by `index_of`.
     """
     frames: list[VideoFrame] = []
-    room, ticks = SMALL_PIXELS, -inf
+    room, ticks, expected = SMALL_PIXELS, -inf, len(stream.index_entries)
     try:
-        for frame in container.decode(stream):
-            room -= frame.width * frame.height
-            if room < 0 or frame.is_corrupt or frame.pts is None or frame.pts <= ticks:
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
                 return []
-            frames.append(frame)
-            ticks = frame.pts
+            for frame in packet.decode():
+                room -= frame.width * frame.height
+                if room < 0 or len(frames) == expected or frame.is_corrupt or frame.pts is None or frame.pts <= ticks:
+                    return []
+                frames.append(frame)
+                ticks = frame.pts
     except (av.error.FFmpegError, EOFError):
         return []
-    return frames if len(frames) == len(stream.index_entries) else []
+    return frames if len(frames) == expected else []
 
 
 def index_of_small(stream: VideoStream, frames: Sequence[VideoFrame]) -> FrameIndex:

@@ -77,7 +77,7 @@ class PyavFile(VideoFile):
     def __init__(self, path: Path, strategy: Strategy):
         self.path, self.strategy = path, strategy
         self._opened: tuple[InputContainer, VideoStream] | None = None
-        self._kept: list[VideoFrame] = []  # all frames of a small file, in order
+        self._kept: list[VideoFrame] = []  # all frames of a small file, in order, which is closed then
         try:
             self.index = index = self._read()
         except BaseException:
@@ -86,15 +86,17 @@ class PyavFile(VideoFile):
         self.seconds_F, self.duration_seconds = index.seconds_F, index.duration_seconds
         self.width, self.height = index.width, index.height
         self._numbers = {ticks: number for number, ticks in enumerate(index.ticks_F.tolist())}
-        self.frames_decoded = 0  # since it was opened, the dropped ones included
+        self.frames_decoded = 0  # for `frames`, the dropped ones included; a small file's are before
 
     def _read(self) -> FrameIndex:
         self._opened = open_container(self.path)
         if self.strategy == "auto" and is_small(*self._opened):
             self._kept = decode_small(*self._opened)
-            if self._kept:
-                return index_of_small(self._opened[1], self._kept)
-            self.close()
+            index = index_of_small(self._opened[1], self._kept) if self._kept else None
+            self._opened[0].close()
+            self._opened = None
+            if index is not None:
+                return index
             self._opened = open_container(self.path)
         return index_of(self.path, *self._opened)
 
@@ -113,6 +115,7 @@ class PyavFile(VideoFile):
         return frames_THWC if as_asked else frames_THWC[places]
 
     def close(self) -> None:
+        self._kept = []
         if self._opened is not None:
             self._opened[0].close()
             self._opened = None
@@ -165,8 +168,8 @@ class PyavFile(VideoFile):
 
 IDLE: dict[tuple[object, ...], av.filter.Graph] = {}
 """Filter graphs between two uses, by what they were made for: making one takes as long as ten small pictures. `pop` hands each to
-one thread only, and one that fails does not come back."""
-IDLE_AT_MOST = 8
+one thread only, and one that fails does not come back. A graph has memory for pictures of its sizes."""
+IDLE_AT_MOST, IDLE_PIXELS = 8, 2**18
 
 
 class Pictures:
@@ -179,6 +182,7 @@ class Pictures:
         self._found: set[int] = set()
         self._graph: av.filter.Graph | None = None
         self._made_for: tuple[object, ...] = ()
+        self._stored_pixels = 0
 
     def missing(self) -> tuple[int, ...]:
         """Ascending."""
@@ -190,6 +194,7 @@ class Pictures:
             frame.rotation,
         )  # fmt: skip
         if made_for != self._made_for:  # a stream may change its size or format half-way
+            self._stored_pixels = frame.width * frame.height
             self._graph, self._made_for = IDLE.pop(made_for, None) or self._graph_for(frame), made_for
         assert self._graph is not None
         self._graph.push(frame)
@@ -198,7 +203,8 @@ class Pictures:
 
     def finish(self) -> np.ndarray:
         """[T, H, W, 3], when none is missing."""
-        if self._graph is not None:
+        is_small = max(self._width * self._height, self._stored_pixels) <= IDLE_PIXELS
+        if self._graph is not None and is_small:
             IDLE[self._made_for] = self._graph
             for oldest in list(IDLE)[:-IDLE_AT_MOST]:
                 IDLE.pop(oldest, None)

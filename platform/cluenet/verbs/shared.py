@@ -50,7 +50,7 @@ def run_of(
     from cluenet.pipeline_table import PipelineTable
     from cluenet.progress import Progress
     from cluenet.run import Run
-    from cluenet.run_folder import STEPS
+    from cluenet.run_account import STEPS
 
     if note := note_inside_a_job(recipe):
         say(note)
@@ -64,7 +64,7 @@ def run_of(
 
 def _steps(recipe: Recipe, until: str) -> list[str]:
     """Those that the table starts with. `utilities` comes when it begins, and to score a trained model takes no training."""
-    from cluenet.run_folder import STEPS
+    from cluenet.run_account import STEPS
 
     if until == "evaluate":
         return ["prepare", until]

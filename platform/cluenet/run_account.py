@@ -24,7 +24,7 @@ from cluenet.planning import Plan
 STEPS = ("prepare", "pretrain", "features", "stage1", "utilities", "stage2", "model", "evaluate", "report")
 
 
-class RunFolder:
+class RunAccount:
     """Of the run that a plan leads to."""
 
     def __init__(self, plan: Plan):
