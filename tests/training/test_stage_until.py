@@ -3,17 +3,14 @@ process."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from cluenet.errors import RecipeError
 from cluenet.folders import finished, read_manifest
 from cluenet.train import checkpoints, loop
-from cluenet.train.trackers import JsonLines
-from cluenet.train.trainer import train_stage
-from helpers.models import base_folder, example
+from helpers.models import example
 from helpers.prepared import prepared_set
+from helpers.stages import interrupted, train
 from helpers.training import lines_of, recipe, weights_of
 
 SCORES = {2: 0.3, 4: 0.5, 6: 0.8, 8: 0.9}
@@ -42,13 +39,6 @@ def scores(monkeypatch):
 def settings(until, *, stage="stage1", steps=8, **validation):
     every = {"validation": {"every": 2, **validation}, "checkpoint": {"every": 3, "keep": 1}}
     return recipe(**{stage: {"steps": steps, "until": until}}, **every)
-
-
-def train(chosen, sets, run: Path, *, stage="stage1", said=None):
-    return train_stage(
-        chosen, stage, run=run, base=base_folder(), prepared=sets, init=None, address="a" * 20, local=True,
-        say=[].append if said is None else said.append,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
@@ -87,16 +77,7 @@ def test_patience_says_why_too(sets, tmp_path, monkeypatch):
 @pytest.mark.parametrize("after", [2, 5])
 def test_a_killed_stage_ends_where_it_would_have(sets, tmp_path, after):
     whole = train(settings(0.75), sets, tmp_path / "whole")
-    write = JsonLines.write
-
-    def interrupted(self, line):
-        if line["step"] > after:
-            raise KeyboardInterrupt
-        write(self, line)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(JsonLines, "write", interrupted)
-        train(settings(0.75), sets, tmp_path / "cut")
+    interrupted(settings(0.75), sets, tmp_path / "cut", after=after)
     cut = train(settings(0.75), sets, tmp_path / "cut")
     assert (cut.name, weights_of(cut)) == (whole.name, weights_of(whole))
     assert lines_of(tmp_path / "cut") == lines_of(tmp_path / "whole")
