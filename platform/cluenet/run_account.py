@@ -36,6 +36,7 @@ class RunAccount:
         return self.plan.run
 
     def write_recipe(self) -> None:
+        """`recipe.yaml`, unless it is there as it should be."""
         whole = self.plan.recipe.model_copy(update={"extends": None})
         text = f"# Every setting of this run, defaults included: cluenet run THIS_FILE repeats it.\n{whole.to_yaml()}"
         path = self.path / "recipe.yaml"

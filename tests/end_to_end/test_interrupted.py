@@ -97,7 +97,6 @@ def test_training_resumes(folder: Path):
     assert json.loads((run / "steps.json").read_text())["stage1"]["attempts"] == 2
 
 
-@pytest.mark.slow  # tests/unit/test_cluster.py has the message
 def test_a_request_larger_than_the_cluster_is_refused(folder: Path):
     result = HERE.call("train", "r.yaml", "train.resources.cpu=4096", "seed=5", cwd=folder)
     assert result.returncode == 2

@@ -50,9 +50,7 @@ class FrameIndex:
     height: int
     keys: tuple[KeyFrame, ...]  # ascending; empty where frames can only be found by counting, or are all kept
     is_timed: bool  # decoded frames can be told apart by their ticks
-    is_closed: (
-        bool  # known: decoding from a key frame gives every later frame: no open GOPs, hidden frames, gradual refresh
-    )
+    is_closed: bool  # surely: decoding from a key frame gives every later frame (no open GOPs, hidden frames, refresh)
 
     def __len__(self) -> int:
         return len(self.ticks_F)

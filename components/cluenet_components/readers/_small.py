@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from cluenet_components.readers._index import MP4, FrameIndex, format_of, last_duration, upright_size
 
 SMALL_PIXELS, SMALL_FRAMES = 2**18, 1024
-"""At most, pixels of all frames together."""
+"""At most; the pixels are those of all frames together."""
 
 
 def is_small(container: InputContainer, stream: VideoStream) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import av
 import av.filter
@@ -89,6 +90,7 @@ class PyavFile(VideoFile):
         self.frames_decoded = 0  # for `frames`, the dropped ones included; a small file's are before
 
     def _read(self) -> FrameIndex:
+        """Opens the file; a small one is decoded and closed at once, and opened again if that does not give every frame."""
         self._opened = open_container(self.path)
         if self.strategy == "auto" and is_small(*self._opened):
             self._kept = decode_small(*self._opened)
@@ -166,7 +168,7 @@ class PyavFile(VideoFile):
         return next((key.rank for key in self.index.keys if key.rank > frame), len(self.index))
 
 
-IDLE: dict[tuple[object, ...], av.filter.Graph] = {}
+IDLE: dict[tuple[Any, ...], av.filter.Graph] = {}
 """Filter graphs between two uses, by what they were made for: making one takes as long as ten small pictures. `pop` hands each to
 one thread only, and one that fails does not come back. A graph has memory for pictures of its sizes."""
 IDLE_AT_MOST, IDLE_PIXELS = 8, 2**18
@@ -181,8 +183,7 @@ class Pictures:
         self._places = {number: place for place, number in enumerate(numbers)}
         self._found: set[int] = set()
         self._graph: av.filter.Graph | None = None
-        self._made_for: tuple[object, ...] = ()
-        self._stored_pixels = 0
+        self._made_for: tuple[Any, ...] = ()  # width, height, and how frames are stored: width, height, format, ...
 
     def missing(self) -> tuple[int, ...]:
         """Ascending."""
@@ -194,7 +195,6 @@ class Pictures:
             frame.rotation,
         )  # fmt: skip
         if made_for != self._made_for:  # a stream may change its size or format half-way
-            self._stored_pixels = frame.width * frame.height
             self._graph, self._made_for = IDLE.pop(made_for, None) or self._graph_for(frame), made_for
         assert self._graph is not None
         self._graph.push(frame)
@@ -202,9 +202,8 @@ class Pictures:
         self._found.add(number)
 
     def finish(self) -> np.ndarray:
-        """[T, H, W, 3], when none is missing."""
-        is_small = max(self._width * self._height, self._stored_pixels) <= IDLE_PIXELS
-        if self._graph is not None and is_small:
+        """uint8 [T, H, W, 3], when none is missing; a small filter graph is free for the next file then."""
+        if self._graph is not None and max(prod(self._made_for[:2]), prod(self._made_for[2:4])) <= IDLE_PIXELS:
             IDLE[self._made_for] = self._graph
             for oldest in list(IDLE)[:-IDLE_AT_MOST]:
                 IDLE.pop(oldest, None)
