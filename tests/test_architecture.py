@@ -23,7 +23,7 @@ FILES = [path for root in SOURCE_ROOTS for path in sorted(root.rglob("*.py"))]
 # What a module of `cluenet` may import of `cluenet`, by layer; a package stands for everything in it.
 MODULES = {
     0: "errors records steps interrupts verdicts disk",
-    1: "registry contracts config objects storage folders progress pipeline_table plain",
+    1: "registry contracts config objects storage folders progress shared_slots pipeline_table plain",
     2: "plugins problems recipe fingerprint listing reference",
     3: "model metrics decoding isolation processes prepared features overlap planning run_account estimate ask exporting testing",
     4: "ray_data",

@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from pebble import ProcessExpired, ProcessFuture
+from pebble import ProcessExpired
 
 from cluenet.decoding import ClipBounds, FramePolicy, decode_clips
 from cluenet.errors import CluenetError, MediaError
@@ -23,7 +24,7 @@ from cluenet.plugins import load_components
 from cluenet.processes import WorkerPool
 from cluenet.records import Frames
 
-FILES_PER_TASK, BYTES_PER_RESULT = 8, 8 * 2**20
+FILES_PER_TASK, BYTES_PER_RESULT = 8, 16 * 2**20
 """Small files go to a worker together, so that talking to it costs little; it hands back what it has once that is large. After a
 failure each goes alone."""
 GROUPS_AHEAD = 2
@@ -70,8 +71,8 @@ class IsolatedDecoder:
         if policy.fallback is not None and policy.fallback["name"] != policy.reader["name"]:
             self._readers.append(dict(policy.fallback))
         self._pool = WorkerPool(
-            workers, recycle_after=recycle_after, memory_gib=memory_gib, initializer=_start_worker,
-            initargs=(tuple(plugins),),
+            workers, recycle_after=recycle_after, memory_gib=memory_gib, result_bytes=BYTES_PER_RESULT,
+            initializer=_start_worker, initargs=(tuple(plugins),),
         )  # fmt: skip
 
     def __enter__(self) -> IsolatedDecoder:
@@ -87,7 +88,7 @@ class IsolatedDecoder:
     def decode(self, jobs: Iterable[Job]) -> Iterator[Decoded]:
         """Raises CluenetError when no file can be decoded at all: a plug-in or a library cannot be imported."""
         groups = _groups(jobs)
-        ahead: deque[tuple[list[Job], ProcessFuture[list[Decoded]] | None]] = deque()
+        ahead: deque[tuple[list[Job], Future[list[Decoded]] | None]] = deque()
         while True:
             for group in islice(groups, GROUPS_AHEAD * self._workers - len(ahead)):
                 ahead.append((group, self._submit(group, self._readers)))
@@ -95,7 +96,7 @@ class IsolatedDecoder:
                 return
             yield from self._group(*ahead.popleft())
 
-    def _group(self, group: list[Job], task: ProcessFuture[list[Decoded]] | None) -> Iterator[Decoded]:
+    def _group(self, group: list[Job], task: Future[list[Decoded]] | None) -> Iterator[Decoded]:
         """The group's results; a worker hands a slow or large group back half-done, so the rest is asked for again."""
         while group:
             try:
@@ -133,9 +134,7 @@ class IsolatedDecoder:
                     error = MediaError("crashed", message)
         return _given_up(job, error, ((reader["name"], error.reason),))
 
-    def _submit(
-        self, group: Sequence[Job], readers: Sequence[Mapping[str, Any]]
-    ) -> ProcessFuture[list[Decoded]] | None:
+    def _submit(self, group: Sequence[Job], readers: Sequence[Mapping[str, Any]]) -> Future[list[Decoded]] | None:
         budget = self._timeout / 4  # a worker starts no further file after it
         limit = budget + self._timeout * len(readers)
         return self._pool.submit(
@@ -144,7 +143,7 @@ class IsolatedDecoder:
             timeout_seconds=limit if len(group) > 1 else self._timeout,
         )
 
-    def _result(self, task: ProcessFuture[list[Decoded]] | None) -> list[Decoded]:
+    def _result(self, task: Future[list[Decoded]] | None) -> list[Decoded]:
         """Raises FutureTimeoutError, ProcessExpired, BrokenProcessPool, CluenetError."""
         found: list[Decoded] = self._pool.result(task)
         return found
@@ -179,8 +178,9 @@ def _decode_group(
     for job in jobs:
         one = _decode_one(job, policy, readers)
         done.append(one)
-        held += sum(frames.frames_THWC.nbytes for frames in one.outcomes if isinstance(frames, Frames))
-        if held > BYTES_PER_RESULT or time.monotonic() - started > budget_seconds:
+        num_bytes = sum(frames.frames_THWC.nbytes for frames in one.outcomes if isinstance(frames, Frames))
+        held += num_bytes
+        if held + num_bytes > BYTES_PER_RESULT or time.monotonic() - started > budget_seconds:
             break
     return done
 

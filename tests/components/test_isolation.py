@@ -12,10 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from cluenet import isolation, processes
+from cluenet import isolation
 from cluenet.decoding import FramePolicy
 from cluenet.errors import MediaError, PluginError
 from cluenet.isolation import Decoded, IsolatedDecoder, Job
@@ -227,34 +226,6 @@ def _make_decoder(out: Any) -> None:
         IsolatedDecoder(policy())
     except RuntimeError as error:
         out.send(str(error))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a pipe be widened")
-def test_results_of_megabytes_have_a_wide_pipe() -> None:
-    import fcntl
-
-    for end in processes._WidePipes().Pipe(duplex=False):
-        assert fcntl.fcntl(end.fileno(), fcntl.F_GETPIPE_SZ) == processes.PIPE_BYTES
-
-
-def _faults_of_arrays(rounds: int) -> int:
-    """New pages that the system hands out while arrays come and go, three of 2 MB at a time."""
-    import resource
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(rounds):
-        _ = [np.ones(2 * 10**6, np.uint8) for _ in range(3)]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
-def test_memory_that_was_freed_is_used_again() -> None:
-    pool = processes.WorkerPool(1, recycle_after=9, memory_gib=4)
-    try:
-        pool.result(pool.submit(_faults_of_arrays, (5,), timeout_seconds=60))
-        assert pool.result(pool.submit(_faults_of_arrays, (20,), timeout_seconds=60)) < 2_000
-    finally:
-        pool.close()
 
 
 def test_a_daemonic_process_is_told() -> None:
