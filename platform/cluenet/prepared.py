@@ -18,7 +18,7 @@ import json
 import os
 import uuid
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -277,11 +277,15 @@ class PreparedSet:
         """What a model gets of a clip: `frames`, or what stands in for them (`cluenet.features.EncodedSet`)."""
         return self.frames(clip_key)
 
-    def examples_of(self, clip_key: str) -> list[Example]:
-        """The questions about a clip, in the dataset's order. Raises KeyError for an unknown key."""
+    def examples_of(self, clip_key: str, numbers: Sequence[int] | None = None) -> list[Example]:
+        """The questions about a clip, in the dataset's order; or those with these numbers among them, which spares making the others.
+
+        Raises KeyError for an unknown key, IndexError for a number that the clip does not have.
+        """
         rows, firsts = self._rows_by_clip
         number = self.number_of(clip_key)
-        asked = self._questions.take(pa.array(rows[firsts[number] : firsts[number + 1]]))
+        places = rows[firsts[number] : firsts[number + 1]]
+        asked = self._questions.take(pa.array(places if numbers is None else places[list(numbers)]))
         return [Example.from_row(row) for row in asked.to_pylist()]
 
     def num_questions_of(self, clip_key: str) -> int:

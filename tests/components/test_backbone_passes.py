@@ -9,6 +9,7 @@ from cluenet.model.attention_map import attention_map
 from cluenet.model.families import FAMILIES
 from cluenet.model.grid import Grid
 from cluenet.model.hooks import inputs_of
+from cluenet.model.shared_prompt import prefix_batch
 from cluenet.model.tiny import new_model
 from cluenet.model.tiny_tokenizer import fit_tokenizer
 from cluenet.model.vision import TowerStates
@@ -271,3 +272,21 @@ def test_a_shared_prompt_may_be_used_again_and_again(family):
     for (keys, values), (k, v) in zip(before, prefix.keys_values):
         assert torch.equal(keys, k)
         assert torch.equal(values, v)
+
+
+@families
+def test_clips_of_one_grid_have_their_prompt_made_once(family, monkeypatch):
+    vlm, clips = adapter(family), [clip(0), clip(1), clip(2, frames=3)]
+    grids = [vlm.grid(c.frames_THWC, c.seconds_T) for c in clips]
+    assert grids[0] == grids[1] != grids[2]
+    made, positions = [], vlm.positions
+    monkeypatch.setattr(vlm, "positions", lambda ids, grid: made.append(grid) or positions(ids, grid))
+    batch = prefix_batch(vlm, clips, grids)
+    assert sorted(made, key=grids.index) == [grids[0], grids[2]]
+    for number, c in enumerate(clips):
+        alone = prompt_of(vlm, c)
+        for name in ("ids_BP", "valid_BP", "visual_index_BN", "visual_mask_BN"):
+            found, wanted = getattr(batch, name)[number], getattr(alone, name)[0]
+            assert torch.equal(found[: len(wanted)], wanted), name
+            assert not found[len(wanted) :].any(), name
+        assert torch.equal(batch.positions_3BP[:, number, : alone.ids_BP.shape[1]], alone.positions_3BP[:, 0])

@@ -27,6 +27,7 @@ from cluenet.prepared import (
     write_questions,
 )
 from cluenet.recipe import Recipe
+from cluenet.records import Example
 from helpers.models import clip, example
 from helpers.prepared import prepared_set
 
@@ -53,6 +54,20 @@ class TestReading:
         by_clip = [opened.examples_of(key) for key in opened.clip_keys]
         assert [len(items) for items in by_clip] == [2, 3, 2, 3]
         assert [item for items in by_clip for item in items] == opened.examples()
+
+    def test_of_a_clip_only_the_questions_that_are_asked_for_are_made(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened = PreparedSet(folder)
+        key = opened.clip_keys[1]
+        whole, made, from_row = opened.examples_of(key), [], Example.from_row
+        monkeypatch.setattr(Example, "from_row", lambda row: made.append(row["id"]) or from_row(row))
+        assert opened.examples_of(key, [2, 0, 2]) == [whole[2], whole[0], whole[2]]
+        assert made == [whole[2].id, whole[0].id, whole[2].id]
+        assert opened.examples_of(key, range(1, 3)) == whole[1:]
+        assert opened.examples_of(key, []) == []
+        with pytest.raises(IndexError):
+            opened.examples_of(key, [3])
 
     def test_order_holds_over_several_parts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(prepared, "QUESTIONS_PER_PART", 3)

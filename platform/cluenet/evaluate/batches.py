@@ -141,7 +141,7 @@ class BatchEvaluator:
     def __call__(self, prepared: PreparedSet, parts: Sequence[Part]) -> BatchResult:
         """Raises DataError when the prepared set is damaged, CheckpointError when the model's numbers are not finite."""
         started = time.perf_counter()
-        examples = [prepared.examples_of(part.clip)[part.first : part.last] for part in parts]
+        examples = [prepared.examples_of(part.clip, range(part.first, part.last)) for part in parts]
         shown = self._first([prepared.clip(part.clip) for part in parts], examples)
         rows, notes = self._rows(labelled=prepared.manifest["labels"]["clues"] > 0)
         started_own = time.perf_counter()
@@ -158,7 +158,7 @@ class BatchEvaluator:
 
     def asked(self, prepared: PreparedSet, parts: Sequence[Part]) -> tuple[list[Sample], Shown, Look]:
         """The samples with the model's own answers alone, for those who want to see more of what the model saw."""
-        examples = [prepared.examples_of(part.clip)[part.first : part.last] for part in parts]
+        examples = [prepared.examples_of(part.clip, range(part.first, part.last)) for part in parts]
         shown = self._first([prepared.clip(part.clip) for part in parts], examples)
         look = self.model.look(shown.batch)
         answers = self._answers(shown, ["own"], look)

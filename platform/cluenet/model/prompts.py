@@ -160,5 +160,5 @@ class Prompts:
         """[3, P] rotary positions of a whole prompt with one video; families with one axis take the first."""
         if not self.family.multimodal_rope:
             return positions.counted(len(ids))
-        speed = getattr(self.config.vision_config, "tokens_per_second", 1)
-        return positions.multimodal([token == self.placeholder for token in ids], grid, tokens_per_second=speed)
+        speed, placeholder = getattr(self.config.vision_config, "tokens_per_second", 1), self.placeholder
+        return positions.multimodal([token == placeholder for token in ids], grid, tokens_per_second=speed)

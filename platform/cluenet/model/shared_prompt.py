@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -65,19 +65,24 @@ def prefix_batch(
     if kept is not None:
         pruned, (pixels, encoded) = pruned_batch(vlm, grids, kept), _video(vlm, clips)
         return replace(pruned, pixels=pixels, encoded=encoded)
-    prompts, (pixels, encoded) = [_Prompt.of(vlm, grid) for grid in grids], _video(vlm, clips)
-    return PrefixBatch(pixels, *_tensors(vlm, prompts, grids), encoded=encoded)
+    prompts, (pixels, encoded) = _prompts(vlm, grids), _video(vlm, clips)
+    return PrefixBatch(pixels, *_tensors(vlm, [prompts[grid] for grid in grids], grids), encoded=encoded)
 
 
 def pruned_batch(vlm: VisionLanguageModel, grids: Sequence[Grid], kept: Sequence[Tensor]) -> PrunedPrefixBatch:
     """Prompts of clips of which `kept`, bool [N] each, is left, without pixels: for a decoder that has the visual inputs."""
-    whole = {grid: _Prompt.of(vlm, grid) for grid in set(grids)}
+    whole = _prompts(vlm, grids)
     columns = [vlm.kept_columns(grid, kept_N) for grid, kept_N in zip(grids, kept, strict=True)]
     prompts = [whole[grid].only(rest, kept_N) for grid, rest, kept_N in zip(grids, columns, kept)]
     kept_M = torch.cat([_with_extra(row, vlm.family.extra_tokens) for row in kept])
     starts = [int(whole[grid].positions_3P.max()) + 1 for grid in grids]
     columns_BP = pad_sequence(columns, batch_first=True)
     return PrunedPrefixBatch(torch.empty(0), *_tensors(vlm, prompts, grids), kept_M, columns_BP, starts)
+
+
+def _prompts(vlm: VisionLanguageModel, grids: Iterable[Grid]) -> dict[Grid, _Prompt]:
+    """Whole ones; clips of one grid have the same."""
+    return {grid: _Prompt.of(vlm, grid) for grid in set(grids)}
 
 
 def _tensors(vlm: VisionLanguageModel, prompts: Sequence[_Prompt], grids: Sequence[Grid]) -> tuple[Tensor, ...]:

@@ -57,9 +57,9 @@ class TrainingBatches:
     def _asked(self, draw: Draw) -> list[Asked]:
         prepared = self.sets[draw.dataset]
         key = prepared.clip_keys[draw.clip]
-        examples = prepared.examples_of(key)
-        numbers = self.plan.questions(draw, len(examples))
-        return [Asked(prepared.folder.name, key, number, examples[number]) for number in numbers]
+        numbers = self.plan.questions(draw, prepared.num_questions_of(key))
+        examples = prepared.examples_of(key, numbers)
+        return [Asked(prepared.folder.name, key, number, example) for number, example in zip(numbers, examples)]
 
     def _clip(self, draw: Draw, asked: Sequence[Asked]) -> Clip:
         prepared = self.sets[draw.dataset]
