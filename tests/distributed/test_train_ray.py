@@ -9,11 +9,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from cluenet.cluster import connected
 from cluenet.errors import DataError
 from cluenet.folders import finished
-from cluenet.train import checkpoints, trainer
+from cluenet.train import checkpoints, ray_trainer, trainer
 from cluenet.train.job import StageJob
 from cluenet.train.trackers import read_lines
 from cluenet.train.trainer import train_stage
@@ -43,14 +45,15 @@ class WorkerKiller(threading.Thread):
 
     def __init__(self, log: Path, step: int):
         super().__init__(daemon=True)
-        self.log, self.step, self.killed_at = log, step, None
+        self.log, self.step, self.killed_at, self.beside = log, step, None, []
 
     def run(self) -> None:
         while not (lines := read_lines(self.log)) or lines[-1]["step"] < self.step:
             time.sleep(0.02)
-        family = psutil.Process().children(recursive=True)
-        victim = next(process for process in family if "TrainWorker" in "".join(process.cmdline()))
+        family = {process: "".join(process.cmdline()) for process in psutil.Process().children(recursive=True)}
+        victim = next(process for process, name in family.items() if "TrainWorker" in name)
         victim.kill()
+        self.beside = list(family.values())
         self.killed_at = lines[-1]["step"]
 
 
@@ -65,6 +68,8 @@ def test_a_lost_worker_comes_back_and_the_result_is_as_if_it_had_not_been_lost(t
     )  # fmt: skip
     assert killer.killed_at is not None
     assert killer.killed_at < STEPS
+    assert any("TrainController" in name for name in killer.beside)
+    assert not any("PlacementGroupCleaner" in name for name in killer.beside), "it waits for a dashboard"
     assert "stage1: answer x 1: 27 of 27 questions have labels" in said
 
     folders = [tuple(map(str, sets[part])) for part in ("train", "validation")]
@@ -125,3 +130,14 @@ def test_a_stage_of_two_workers_is_left_where_it_is_wanted_and_goes_on_to_the_sa
     assert weights_of(last[0]) == weights_of(last[1])
     assert optimizer_of(last[0]) == optimizer_of(last[1])
     assert lines_of(tmp_path / "whole") == lines_of(tmp_path / "cut")
+
+
+def test_the_helper_that_asks_the_dashboard_is_there_where_a_dashboard_is(tmp_path, sets, monkeypatch):
+    job = StageJob(recipe(**SETTINGS).to_dict(), "stage1", str(tmp_path), str(base_folder()), None, (), (), "a" * 20)
+    made = trainer._trainer(job, recipe(**SETTINGS))
+    rays = [type(one) for one in TorchTrainer._create_default_callbacks(made)]
+    assert PlacementGroupCleanerCallback in rays
+    here = [type(one) for one in made._create_default_callbacks()]
+    assert here == [one for one in rays if one is not PlacementGroupCleanerCallback]
+    monkeypatch.setattr(ray_trainer, "get_dashboard_url", lambda: "127.0.0.1:8265")
+    assert [type(one) for one in made._create_default_callbacks()] == rays

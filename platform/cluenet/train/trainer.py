@@ -157,11 +157,12 @@ def _fit(job: StageJob, recipe: Recipe) -> None:
 
 def _trainer(job: StageJob, recipe: Recipe) -> Any:
     from ray import train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
 
     from cluenet.ray_data import shows_all
+    from cluenet.train.ray_trainer import StageTrainer
 
-    return TorchTrainer(
+    return StageTrainer(
         _on_worker,
         train_loop_config={**asdict(job), "threads": _threads(recipe)},
         scaling_config=scaling_of(recipe.train),
