@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from pebble import ProcessExpired
 from cluenet.decoding import ClipBounds, FramePolicy, decode_clips
 from cluenet.errors import CluenetError, MediaError
 from cluenet.plugins import load_components
-from cluenet.processes import WorkerPool
+from cluenet.processes import Call, WorkerPool
 from cluenet.records import Frames
 
 FILES_PER_TASK, BYTES_PER_RESULT = 8, 16 * 2**20
@@ -71,8 +70,8 @@ class IsolatedDecoder:
         if policy.fallback is not None and policy.fallback["name"] != policy.reader["name"]:
             self._readers.append(dict(policy.fallback))
         self._pool = WorkerPool(
-            workers, recycle_after=recycle_after, memory_gib=memory_gib, result_bytes=BYTES_PER_RESULT,
-            initializer=_start_worker, initargs=(tuple(plugins),),
+            workers, recycle_after=recycle_after, memory_gib=memory_gib, initializer=_start_worker,
+            initargs=(tuple(plugins),),
         )  # fmt: skip
 
     def __enter__(self) -> IsolatedDecoder:
@@ -88,7 +87,7 @@ class IsolatedDecoder:
     def decode(self, jobs: Iterable[Job]) -> Iterator[Decoded]:
         """Raises CluenetError when no file can be decoded at all: a plug-in or a library cannot be imported."""
         groups = _groups(jobs)
-        ahead: deque[tuple[list[Job], Future[list[Decoded]] | None]] = deque()
+        ahead: deque[tuple[list[Job], Call | None]] = deque()
         while True:
             for group in islice(groups, GROUPS_AHEAD * self._workers - len(ahead)):
                 ahead.append((group, self._submit(group, self._readers)))
@@ -96,12 +95,12 @@ class IsolatedDecoder:
                 return
             yield from self._group(*ahead.popleft())
 
-    def _group(self, group: list[Job], task: Future[list[Decoded]] | None) -> Iterator[Decoded]:
+    def _group(self, group: list[Job], task: Call | None) -> Iterator[Decoded]:
         """The group's results; a worker hands a slow or large group back half-done, so the rest is asked for again."""
         while group:
             try:
                 done = self._result(task)
-            except (FutureTimeoutError, ProcessExpired, BrokenProcessPool):
+            except (FutureTimeoutError, ProcessExpired, BrokenProcessPool, MemoryError):
                 yield from map(self._alone, group)
                 return
             group = group[len(done) :]
@@ -127,6 +126,9 @@ class IsolatedDecoder:
             except FutureTimeoutError:
                 error = MediaError("timeout", f"{job[0]}: not decoded within {self._timeout:g} s by {reader['name']}")
                 break
+            except MemoryError:
+                error = MediaError("memory", f"{job[0]}: not enough memory to hand over what {reader['name']} decoded")
+                break
             except (ProcessExpired, BrokenProcessPool) as cause:  # once: it may be the fault of the file before
                 if attempt:
                     code = getattr(cause, "exitcode", None)
@@ -134,7 +136,7 @@ class IsolatedDecoder:
                     error = MediaError("crashed", message)
         return _given_up(job, error, ((reader["name"], error.reason),))
 
-    def _submit(self, group: Sequence[Job], readers: Sequence[Mapping[str, Any]]) -> Future[list[Decoded]] | None:
+    def _submit(self, group: Sequence[Job], readers: Sequence[Mapping[str, Any]]) -> Call | None:
         budget = self._timeout / 4  # a worker starts no further file after it
         limit = budget + self._timeout * len(readers)
         return self._pool.submit(
@@ -143,8 +145,8 @@ class IsolatedDecoder:
             timeout_seconds=limit if len(group) > 1 else self._timeout,
         )
 
-    def _result(self, task: Future[list[Decoded]] | None) -> list[Decoded]:
-        """Raises FutureTimeoutError, ProcessExpired, BrokenProcessPool, CluenetError."""
+    def _result(self, task: Call | None) -> list[Decoded]:
+        """Raises FutureTimeoutError, ProcessExpired, BrokenProcessPool, MemoryError, CluenetError."""
         found: list[Decoded] = self._pool.result(task)
         return found
 

@@ -280,7 +280,7 @@ class PreparedSet:
     def examples_of(self, clip_key: str, numbers: Sequence[int] | None = None) -> list[Example]:
         """The questions about a clip, in the dataset's order; or those with these numbers among them, which spares making the others.
 
-        Raises KeyError for an unknown key, IndexError for a number that the clip does not have.
+        Raises KeyError for an unknown key, IndexError for a number beyond them.
         """
         rows, firsts = self._rows_by_clip
         number = self.number_of(clip_key)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from pebble import ProcessPool
@@ -25,86 +26,99 @@ MALLOC = {M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25}
 """Bytes, for mallopt(3)."""
 
 
+@dataclass(frozen=True)
+class Call:
+    """One that a worker makes, or will. value: what the function returned or raised."""
+
+    pool: ProcessPool
+    value: Future[Any]
+
+
 class WorkerPool:
     """`result(submit(...))`. recycle_after: calls after which a process is replaced. memory_gib: most memory of one process
-    (Linux). result_bytes: of a result's arrays, usually; others are slower. initializer: called in every process.
+    (Linux). initializer: called in every process.
 
     Raises RuntimeError inside a daemonic process (a worker of multiprocessing.Pool), which may not have children.
     """
 
     def __init__(
-        self, workers: int, *, recycle_after: int, memory_gib: float | None, result_bytes: int = 0,
+        self, workers: int, *, recycle_after: int, memory_gib: float | None,
         initializer: Callable[..., None] | None = None, initargs: Sequence[Any] = (),
     ):  # fmt: skip
         if multiprocessing.current_process().daemon:
             raise RuntimeError("worker processes cannot be started from a daemonic process; start them elsewhere")
-        self._workers, self._recycle_after, self._result_bytes = workers, recycle_after, result_bytes
+        self._workers, self._recycle_after = workers, recycle_after
         self._start = (initializer, tuple(initargs), memory_gib)
         self._repairing = threading.Lock()
-        self._pool, self._slots = self._new_pool()
+        self._made = self._new_pool()
 
-    def submit(
-        self, function: Callable[..., Any], args: Sequence[Any], *, timeout_seconds: float
-    ) -> Future[Any] | None:
+    def submit(self, function: Callable[..., Any], args: Sequence[Any], *, timeout_seconds: float) -> Call | None:
         """The time counts from when a process starts on it. None: the pool broke down, which `result` reports and repairs."""
-        pool, slots = self._pool, self._slots
+        pool, slots = self._made  # at once: another thread may repair it
         slot = slots.take()
         try:
-            call = pool.schedule(_call, args=(function, args, slot), timeout=timeout_seconds)
-        except RuntimeError:
-            return None
-        task: Future[Any] = Future()
-        call.add_done_callback(lambda ended: _hand_over(ended, task, slots, slot))
-        return task
+            ending = pool.schedule(_call, args=(function, args, slot), timeout=timeout_seconds)
+        except BaseException as error:
+            slots.free(slot)
+            if isinstance(error, RuntimeError):
+                return None
+            raise
+        call = Call(pool, Future())
+        ending.add_done_callback(lambda ended: _hand_over(ended, call.value, slots, slot))
+        return call
 
-    def result(self, task: Future[Any] | None) -> Any:
+    def result(self, call: Call | None) -> Any:
         """What the function returned or raised.
 
-        Raises also TimeoutError, pebble.ProcessExpired where the process died, BrokenProcessPool (after repairing it).
+        Raises also TimeoutError, pebble.ProcessExpired where the process died, BrokenProcessPool (after repairing it),
+        MemoryError where the process has too little to hand it over.
         """
-        while task is not None and not wait([task], timeout=1.0).done:
-            if not self._pool.active:
-                task = None  # it came too late to be told that the pool broke down
+        while call is not None and not wait([call.value], timeout=1.0).done:
+            if not call.pool.active:
+                call = None  # it came too late to be told that the pool broke down
         try:
-            if task is None:
+            if call is None:
                 raise BrokenProcessPool("the pool of worker processes broke down")
-            return task.result()
+            return call.value.result()
         except BrokenProcessPool:
             self._repair()
             raise
 
     def _repair(self) -> None:
         with self._repairing:
-            if not self._pool.active:
+            if not self._made[0].active:
                 self.close()
-                self._pool, self._slots = self._new_pool()
+                self._made = self._new_pool()
 
     def close(self) -> None:
         """End the processes, whatever they are doing."""
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join()
+        pool, _ = self._made
+        pool.stop()  # type: ignore[no-untyped-call]
+        pool.join()
 
     def _new_pool(self) -> tuple[ProcessPool, SharedSlots]:
         """spawn: a fork of a process with threads (Ray's) can hang. A broken pool's slots are not used again."""
-        context = multiprocessing.get_context("spawn")
-        slots = SharedSlots(SLOTS_PER_WORKER * self._workers if self._result_bytes else 0, self._result_bytes, context)
+        slots = SharedSlots(SLOTS_PER_WORKER * self._workers)
         pool = ProcessPool(
-            max_workers=self._workers, max_tasks=self._recycle_after, context=context,
+            max_workers=self._workers, max_tasks=self._recycle_after, context=multiprocessing.get_context("spawn"),
             initializer=_start_worker, initargs=(slots, *self._start),
         )  # fmt: skip
         return pool, slots
 
 
-def _hand_over(ended: Future[Any], task: Future[Any], slots: SharedSlots, slot: int | None) -> None:
-    """What a call ended with, its arrays copied out of their slot, becomes what the task does."""
+def _hand_over(ended: Future[Any], value: Future[Any], slots: SharedSlots, slot: int | None) -> None:
+    """Arrays are copied out of their slot, which is free then: the process has written them, or is gone."""
+    found = error = None
     try:
-        value = ended.result()
-        task.set_result(slots.unpack(value) if isinstance(value, Packed) else value)
-    except BaseException as error:
-        task.set_exception(error)
-    finally:  # the process has written it, or is gone
-        if slot is not None:
-            slots.free(slot)
+        error = ended.exception()
+        found = None if error else slots.unpack(ended.result())
+    except BaseException as other:
+        error = other
+    slots.free(slot)
+    if error:
+        value.set_exception(error)
+    else:
+        value.set_result(found)
 
 
 # ------------------------------------------------------------------------------------------------- in the worker
@@ -124,9 +138,8 @@ def _start_worker(
         _limit_memory(int(memory_gib * 2**30))
 
 
-def _call(function: Callable[..., Any], args: Sequence[Any], slot: int | None) -> Any:
-    value = function(*args)
-    return value if slot is None else _slots.pack(value, slot)
+def _call(function: Callable[..., Any], args: Sequence[Any], slot: int | None) -> Packed:
+    return _slots.pack(function(*args), slot)
 
 
 def _keep_freed_memory() -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
+import mmap
+import os
 import pickle
+import weakref
 from dataclasses import dataclass
-from multiprocessing.context import BaseContext
+from multiprocessing.heap import Arena
 from typing import Any
 
 import numpy as np
+
+SLOT_BYTES = 2**26
+"""Of addresses: there is memory only behind what was written."""
+KEPT_BYTES = 2**24
+"""Memory that a slot keeps for its next arrays; what more it had goes back to the system."""
 
 
 @dataclass(frozen=True)
@@ -16,19 +23,21 @@ class Packed:
     """A value, pickled without the arrays that lie one after the other in a slot."""
 
     pickled: bytes
-    slot: int
-    array_bytes: tuple[int, ...]
+    slot: int | None
+    array_bytes: tuple[int, ...] = ()
 
 
 class SharedSlots:
-    """`count` slots of `slot_bytes`, free at first. A worker gets them as it starts; `take` and `free` are its parent's.
+    """`count` slots, free at first; none where the system is not Linux. A worker gets them as it starts; `take`, `free` and
+    `unpack` are its parent's.
 
-    What does not fit a slot stays in the pickle. Nothing has a name, so nothing is left when a process is killed.
+    What finds no room stays in the pickle. The memory has no name and is in no folder, so that nothing is left when a process is
+    killed, and a small /dev/shm does not matter.
     """
 
-    def __init__(self, count: int, slot_bytes: int, context: BaseContext):
-        self._slot_bytes, self._free = slot_bytes, list(range(count))
-        self._memory = context.RawArray(ctypes.c_ubyte, count * slot_bytes)
+    def __init__(self, count: int):
+        self._arena = _shared(count * SLOT_BYTES) if hasattr(os, "memfd_create") else None
+        self._free = list(range(count)) if self._arena else []
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_free": []}
@@ -40,10 +49,11 @@ class SharedSlots:
         except IndexError:
             return None
 
-    def free(self, slot: int) -> None:
-        self._free.append(slot)
+    def free(self, slot: int | None) -> None:
+        if slot is not None:
+            self._free.append(slot)
 
-    def pack(self, value: Any, slot: int) -> Packed:
+    def pack(self, value: Any, slot: int | None) -> Packed:
         """In a worker, into the slot that its parent took for it."""
         room, sizes = self._bytes_of(slot), []
 
@@ -60,13 +70,30 @@ class SharedSlots:
         return Packed(pickle.dumps(value, protocol=5, buffer_callback=stays), slot, tuple(sizes))
 
     def unpack(self, packed: Packed) -> Any:
-        """The value, with arrays of its own, writable as they were."""
+        """The value, with arrays of its own, which are writable where they were."""
         room, arrays = self._bytes_of(packed.slot), []
         for num_bytes in packed.array_bytes:
             arrays.append(np.array(room[:num_bytes], np.uint8))
             room = room[num_bytes:]
+        self._shrink(packed)
         return pickle.loads(packed.pickled, buffers=arrays)
 
-    def _bytes_of(self, slot: int) -> memoryview:
-        start = slot * self._slot_bytes
-        return memoryview(np.frombuffer(self._memory, np.uint8))[start : start + self._slot_bytes]
+    def _shrink(self, packed: Packed) -> None:
+        used = sum(packed.array_bytes)
+        if self._arena and packed.slot is not None and used > KEPT_BYTES:
+            first = packed.slot * SLOT_BYTES + KEPT_BYTES
+            self._arena.buffer.madvise(mmap.MADV_REMOVE, first, used - KEPT_BYTES)
+
+    def _bytes_of(self, slot: int | None) -> memoryview:
+        if self._arena is None or slot is None:
+            return memoryview(b"")
+        return memoryview(self._arena.buffer)[slot * SLOT_BYTES : (slot + 1) * SLOT_BYTES]
+
+
+def _shared(num_bytes: int) -> Arena:
+    """Of multiprocessing, which hands it to the processes that are started; in a file that is in no folder."""
+    file = os.memfd_create("cluenet")
+    os.ftruncate(file, num_bytes)
+    arena = Arena(num_bytes, file)
+    weakref.finalize(arena, os.close, file)
+    return arena

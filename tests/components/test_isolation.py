@@ -107,6 +107,12 @@ def test_memory_is_limited(folder: Path) -> None:
     assert reasons(decoded(policy(), work, memory_gib=2)) == [None, "memory", None]
 
 
+def test_frames_that_cannot_be_handed_over_cost_one_file(folder: Path) -> None:
+    results = decoded(policy(), jobs(folder, "good", "heavy", "good"))
+    assert reasons(results) == [None, "memory", None]
+    assert "not enough memory to hand over what bad decoded" in str(results[1].outcomes[0])
+
+
 def test_mistakes_of_a_reader_are_reported_with_the_file(folder: Path) -> None:
     results = decoded(policy(), jobs(folder, "bug", "good", "broken"))
     assert reasons(results) == ["internal", None, "corrupt"]

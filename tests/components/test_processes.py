@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -15,15 +16,15 @@ from pebble import ProcessExpired
 
 from cluenet import processes
 from cluenet.processes import SLOTS_PER_WORKER, WorkerPool
-from cluenet.shared_slots import Packed
+from cluenet.shared_slots import SLOT_BYTES
 
-RESULT_BYTES = 2**20
 WORKERS = 2
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such memory")
 
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[WorkerPool]:
-    made = WorkerPool(WORKERS, recycle_after=9, memory_gib=4, result_bytes=RESULT_BYTES)
+    made = WorkerPool(WORKERS, recycle_after=9, memory_gib=4)
     yield made
     made.close()
 
@@ -33,24 +34,24 @@ def call(pool: WorkerPool, function: Any, *args: Any, timeout_seconds: float = 6
 
 
 def free_slots(pool: WorkerPool) -> set[int]:
-    free = set(iter(pool._slots.take, None))
+    _, slots = pool._made
+    free = set(iter(slots.take, None))
     for slot in free:
-        pool._slots.free(slot)
+        slots.free(slot)
     return free
 
 
-ALL = set(range(SLOTS_PER_WORKER * WORKERS))
+ALL = set(range(SLOTS_PER_WORKER * WORKERS)) if sys.platform == "linux" else set()
 
 
 @pytest.fixture
-def piped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Bytes of arrays that calls hand over through shared memory, 0 where they are piped."""
+def shared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of arrays of every call that came through shared memory."""
     sizes: list[int] = []
     hand_over = processes._hand_over
 
     def counted(ended: Any, *rest: Any) -> None:
-        value = ended.result()
-        sizes.append(sum(value.array_bytes) if isinstance(value, Packed) else 0)
+        sizes.append(sum(ended.result().array_bytes))
         hand_over(ended, *rest)
 
     monkeypatch.setattr(processes, "_hand_over", counted)
@@ -61,20 +62,29 @@ def _ones(count: int) -> np.ndarray:
     return np.ones(count, np.uint8)
 
 
-def test_arrays_come_by_shared_memory_as_far_as_it_has_room(pool: WorkerPool, piped: list[int]) -> None:
-    for size in (RESULT_BYTES, RESULT_BYTES + 1):
+@ON_LINUX
+def test_arrays_come_by_shared_memory_as_far_as_it_has_room(pool: WorkerPool, shared: list[int]) -> None:
+    for size in (10, SLOT_BYTES, SLOT_BYTES + 1):
         found = call(pool, _ones, size)
         assert (found.sum(), found.flags.writeable) == (size, True)
-    assert piped == [RESULT_BYTES, 0]
+    assert shared == [10, SLOT_BYTES, 0]
 
 
-def test_more_calls_than_slots(pool: WorkerPool, piped: list[int]) -> None:
+@ON_LINUX
+def test_without_a_free_slot_they_are_piped(pool: WorkerPool, shared: list[int]) -> None:
+    _, slots = pool._made
+    taken = list(iter(slots.take, None))
+    assert call(pool, _ones, 7).sum() == 7
+    assert shared == [0]
+    for slot in taken:
+        slots.free(slot)
+
+
+def test_many_calls_at_once(pool: WorkerPool) -> None:
     """In processes that are replaced meanwhile."""
-    sizes = [1000 + number for number in range(30)]
-    tasks = [pool.submit(_ones, (size,), timeout_seconds=60) for size in sizes]
-    assert [pool.result(task).sum() for task in tasks] == sizes
-    assert 0 in piped, "calls beyond the slots"
-    assert sum(size > 0 for size in piped) >= len(ALL)
+    sizes = [100_000 + number for number in range(60)]
+    calls = [pool.submit(_ones, (size,), timeout_seconds=60) for size in sizes]
+    assert [pool.result(one).sum() for one in calls] == sizes
     assert free_slots(pool) == ALL
 
 
@@ -103,26 +113,29 @@ def test_calls_that_fail_leave_their_slots(pool: WorkerPool, function: Any, args
     assert call(pool, _ones, 7).sum() == 7
 
 
-def test_a_pool_without_room_for_results_pipes_them(piped: list[int]) -> None:
-    pool = WorkerPool(1, recycle_after=9, memory_gib=4)
-    try:
-        assert call(pool, _ones, 5).sum() == 5
-    finally:
-        pool.close()
-    assert piped == [0]
+def test_a_call_that_cannot_be_made_leaves_its_slot(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("no process can be started")
+
+    monkeypatch.setattr(pool._made[0], "schedule", refuse)
+    with pytest.raises(OSError, match="no process"):
+        pool.submit(_ones, (5,), timeout_seconds=60)
+    assert free_slots(pool) == ALL
 
 
 def _start_and_die() -> None:
     os._exit(1)
 
 
-def test_a_pool_that_breaks_down_is_repaired_with_memory_of_its_own() -> None:
-    pool = WorkerPool(1, recycle_after=9, memory_gib=4, result_bytes=RESULT_BYTES, initializer=_start_and_die)
-    slots = pool._slots
+def test_a_pool_that_breaks_down_is_repaired_with_memory_of_its_own_and_all_who_wait_are_told() -> None:
+    pool = WorkerPool(1, recycle_after=9, memory_gib=4, initializer=_start_and_die)
+    before = pool._made
     try:
-        with pytest.raises(BrokenProcessPool):
-            call(pool, _ones, 5)
-        assert pool._slots is not slots
+        calls = [pool.submit(_ones, (5,), timeout_seconds=60) for _ in range(2)]
+        with ThreadPoolExecutor(2) as threads:
+            found = [threads.submit(pool.result, one).exception(timeout=60) for one in calls]
+        assert [type(one) for one in found] == [BrokenProcessPool] * 2
+        assert all(mine is not its for mine, its in zip(pool._made, before, strict=True))
     finally:
         pool.close()
 

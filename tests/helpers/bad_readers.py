@@ -6,7 +6,9 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from cluenet.contracts import Reader, VideoFile
@@ -16,7 +18,7 @@ from cluenet.registry import ComponentConfig, register
 
 @register.reader("bad")
 class BadReader(Reader):
-    """`pyav`, but a file called hang, abort, exit, late_abort, memory, broken or bug comes to that end.
+    """`pyav`, but a file called hang, abort, exit, late_abort, memory, heavy, broken or bug comes to that end.
 
     With `log`, each opening is a line `pid path` of that file.
     """
@@ -45,7 +47,18 @@ class BadReader(Reader):
                 raise MediaError("corrupt", f"{path}: broken")
             case "bug":
                 raise ZeroDivisionError("a mistake in the reader")
-        return register.reader.parse("pyav").build().open(path, fps=fps)
+        video = register.reader.parse("pyav").build().open(path, fps=fps)
+        if Path(path).stem == "heavy":
+            frames = video.frames
+            video.frames = lambda *asked: frames(*asked).view(Heavy)
+        return video
+
+
+class Heavy(np.ndarray):
+    """There is memory for it, but for no copy."""
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise MemoryError
 
 
 @register.reader("worse")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 import pickle
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cluenet.shared_slots import SharedSlots
+from cluenet import shared_slots
+from cluenet.shared_slots import KEPT_BYTES, SharedSlots
 
 SLOT_BYTES = 1000
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such memory")
 
 
 @dataclass
@@ -22,8 +25,9 @@ class Value:
 
 
 @pytest.fixture
-def slots() -> SharedSlots:
-    return SharedSlots(2, SLOT_BYTES, multiprocessing.get_context("spawn"))
+def slots(monkeypatch: pytest.MonkeyPatch) -> SharedSlots:
+    monkeypatch.setattr(shared_slots, "SLOT_BYTES", SLOT_BYTES)
+    return SharedSlots(2)
 
 
 def numbers(count: int) -> np.ndarray:
@@ -36,7 +40,7 @@ def taken(slots: SharedSlots) -> int:
     return slot
 
 
-def there_and_back(slots: SharedSlots, value: Any, slot: int) -> Any:
+def there_and_back(slots: SharedSlots, value: Any, slot: int | None) -> Any:
     return slots.unpack(pickle.loads(pickle.dumps(slots.pack(value, slot))))
 
 
@@ -68,7 +72,16 @@ def test_the_bytes_of_arrays_are_not_pickled_as_far_as_there_is_room(slots: Shar
     assert 702 < len(packed.pickled) < 1100
     for found, expected in zip(slots.unpack(packed), value, strict=True):
         assert np.array_equal(found, expected)
-        found += 1  # writable
+        assert found.flags.writeable
+
+
+def test_what_was_read_only_stays_so_with_a_slot_and_without(slots: SharedSlots) -> None:
+    array = numbers(60)
+    array.setflags(write=False)
+    for slot in (taken(slots), None):
+        found = there_and_back(slots, array, slot)
+        assert np.array_equal(found, array)
+        assert not found.flags.writeable
 
 
 def test_what_was_unpacked_stays_when_the_slot_is_used_again(slots: SharedSlots) -> None:
@@ -90,3 +103,36 @@ def test_a_slot_is_taken_once(slots: SharedSlots) -> None:
     assert slots.take() is None
     slots.free(1)
     assert (slots.take(), slots.take()) == (1, None)
+
+
+def test_without_a_slot_everything_is_pickled(slots: SharedSlots) -> None:
+    packed = slots.pack(numbers(60), None)
+    assert packed.array_bytes == ()
+    assert np.array_equal(slots.unpack(packed), numbers(60))
+    slots.free(None)
+    assert {slots.take(), slots.take(), slots.take()} == {0, 1, None}
+
+
+def test_where_no_memory_can_be_shared_there_are_no_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    slots = SharedSlots(2)
+    assert slots.take() is None
+    assert np.array_equal(there_and_back(slots, numbers(60), None), numbers(60))
+
+
+def test_memory_is_there_when_it_is_written_and_what_is_more_than_usual_goes_again() -> None:
+    slots = SharedSlots(2)
+    file = slots._arena.fd
+
+    def held() -> int:
+        return os.fstat(file).st_blocks * 512
+
+    assert held() == 0
+    for size, most in ((KEPT_BYTES, KEPT_BYTES), (2 * KEPT_BYTES + 5, KEPT_BYTES), (100, KEPT_BYTES)):
+        packed = slots.pack(np.ones(size, np.uint8), 1)
+        assert held() >= size
+        assert slots.unpack(packed).sum() == size
+        assert held() <= most + 2**16
+    del slots, packed
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        held()
