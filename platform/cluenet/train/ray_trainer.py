@@ -12,8 +12,8 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 class StageTrainer(TorchTrainer):
     """The helper gives the workers' resources back when the controller died, of which it learns from the dashboard.
 
-    On a cluster without one, as a local Ray is, it learns nothing; and for the first 20 s, in which it looks for the dashboard,
-    it does not hear that it should end: `fit` waited 12 s for it, and so did Ctrl-C (Ray 2.60). There it is left out.
+    On a cluster without one, as a local Ray is, it learns nothing; and for the 40 s in which it looks for one it does not hear
+    that it should end: `fit` waits 12 s for it, and so does Ctrl-C (Ray 2.60). There it is left out.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
