@@ -165,6 +165,9 @@ class Run:
         _ = self.plan.stage2  # raises when there is no training data, before anything is prepared
         check_planned_tuning(self.recipe.train, self.recipe.model.backbone, file=self.recipe.name)
         require(self.recipe)
+        prepared = [folder for split in get_args(Split) for folder in self.plan.prepared(split)]
+        if self._left_to_train and not all(map(finished, prepared)):
+            self._connect(training=True)  # what never fits is refused before hours of decoding
         self._require_memory()
         for stage in ("stage1", "stage2"):
             if getattr(self.recipe.train, stage).steps:
@@ -234,13 +237,17 @@ class Run:
         if other is not None and take(other, self.folder):
             self._say(f"{step} taken from run {other.name}, same address {self.plan.address(step)[:10]}")
 
+    @property
+    def _left_to_train(self) -> bool:
+        stages = ("stage1", "stage2")
+        return any(getattr(self.recipe.train, name).steps and not finished(self.folder / name) for name in stages)
+
     def _require_memory(self) -> None:
         """Before any worker starts: whether what is yet to be trained fits the cluster's GPUs, as `cluenet plan` counts."""
         from cluenet.estimate import accelerators, estimate, fit
 
         train = self.recipe.train
-        left = any(getattr(train, name).steps and not finished(self.folder / name) for name in ("stage1", "stage2"))
-        if not (left and train.resources.gpu) or train.allow_oversize:
+        if not (self._left_to_train and train.resources.gpu) or train.allow_oversize:
             return
         self._connect()
         accelerator = accelerators.of_cluster(self._resources)

@@ -97,7 +97,9 @@ def test_training_resumes(folder: Path):
     assert json.loads((run / "steps.json").read_text())["stage1"]["attempts"] == 2
 
 
-def test_a_request_larger_than_the_cluster_is_refused(folder: Path):
-    result = HERE.call("train", "r.yaml", "train.resources.cpu=4096", "seed=5", cwd=folder)
+def test_a_request_larger_than_the_cluster_is_refused_before_anything_is_prepared(folder: Path):
+    store = folder / "another"
+    result = HERE.call("train", "r.yaml", "train.resources.cpu=4096", f"store={store}", cwd=folder)
     assert result.returncode == 2
+    assert not list(store.glob("prepared/*"))
     assert "train.workers=1 x train.resources.cpu=4096 asks for 4096 CPU, but the cluster has" in result.stderr
