@@ -111,11 +111,11 @@ def _hand_over(ended: Future[Any], value: Future[Any], slots: SharedSlots, slot:
     found = error = None
     try:
         error = ended.exception()
-        found = None if error else slots.unpack(ended.result())
+        found = None if error is not None else slots.unpack(ended.result())
     except BaseException as other:
         error = other
     slots.free(slot)
-    if error:
+    if error is not None:
         value.set_exception(error)
     else:
         value.set_result(found)
