@@ -52,7 +52,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @dataclass(frozen=True)
 class Compared:
-    """Seconds of a step, the median of all rounds."""
+    """The steps of every round."""
 
     ours: Sequence[Steps]
     theirs: Sequence[Steps]

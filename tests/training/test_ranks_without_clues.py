@@ -67,9 +67,8 @@ def worker(rank: int, job: StageJob, folder: Path) -> None:
     labels = [{name: int(v) for name, v in out.items() if name.startswith("labels/")} for out in outputs.values()]
     (folder / f"labels-{rank}.json").write_text(json.dumps(labels))
     torch.save(loop.model.state_dict(), folder / f"weights-{rank}.pt")
-    os._exit(
-        0
-    )  # all is written; ending gloo's and other threads of two processes can hang (once in a dozen runs on a busy machine)
+    # all is written; ending gloo's and other threads of two processes can hang (once in a dozen runs on a busy machine)
+    os._exit(0)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ class StageTrainer(TorchTrainer):
     """The helper gives the workers' resources back when the controller died, of which it learns from the dashboard.
 
     On a cluster without one, as a local Ray is, it learns nothing; and for the 40 s in which it looks for one it does not hear
-    that it should end: `fit` waits 12 s for it, and so does Ctrl-C (Ray 2.60). There it is left out.
+    that it should end: `fit` of a shorter stage waits for it up to 12 s, and so does Ctrl-C (Ray 2.60). There it is left out.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
